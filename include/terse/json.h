@@ -1,0 +1,385 @@
+// Bounded reading of config.json, tokenizer.json, shard indexes and safetensors headers.
+//
+// nlohmann/json parses the text; what it finds is laid out here as one flat array of nodes and one
+// string of characters, because a 17 MB tokenizer.json holds half a million values and a tree of
+// separately allocated ones takes longer to build than to parse. Refused besides malformed text: a
+// byte order mark, invalid UTF-8, a name given twice in one object, nesting deeper than the limit.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "terse/error.h"
+#include "terse/utf8.h"
+
+namespace terse {
+
+struct JsonLimits {
+  std::size_t max_bytes = std::size_t{4} << 20;
+  std::size_t max_depth = 64;
+};
+
+enum class JsonType : std::uint8_t {
+  null,
+  boolean,
+  integer,   // an integer literal that fits int64 or uint64
+  big,       // an integer literal that fits neither
+  floating,  // a literal with fraction or exponent; always finite
+  string,
+  array,
+  object
+};
+
+inline const char* json_type_name(JsonType type) {
+  static constexpr const char* kNames[] = {"null",     "a boolean", "an integer", "a huge integer",
+                                           "a number", "a string",  "a list",     "an object"};
+  return kNames[static_cast<std::size_t>(type)];
+}
+
+class JsonValue;
+
+// A parsed document. Cheap to move; JsonValue handles point into it and must not outlive it.
+class JsonDocument {
+ public:
+  // Parses text, which must be one JSON value and white space. `source` (a file name) leads every
+  // message. Throws Error: limit (size, depth), utf8, json, duplicate, range (a number that is not
+  // finite as a double).
+  static JsonDocument parse(std::string_view text, const JsonLimits& limits,
+                            std::string_view source);
+
+  JsonValue root() const;
+  const std::string& source() const { return source_; }
+
+ private:
+  friend class JsonValue;
+  friend struct JsonBuilder;
+
+  struct Text {
+    std::uint64_t begin = 0;
+    std::uint32_t size = 0;
+  };
+
+  // Children of a container follow it directly; `end` is the index behind its last descendant.
+  struct Node {
+    JsonType type = JsonType::null;
+    bool negative = false;
+    std::uint32_t size = 0;  // children of a container, bytes of a string
+    std::uint32_t end = 0;
+    Text key;
+    union {
+      std::uint64_t integer;  // two's complement when negative
+      double number;
+      std::uint64_t begin;  // of a string
+    };
+    Node() : integer(0) {}
+  };
+
+  std::string_view text(std::uint64_t begin, std::size_t size) const {
+    return std::string_view(characters_).substr(begin, size);
+  }
+
+  std::string source_;
+  std::string characters_;
+  std::vector<Node> nodes_;
+};
+
+// A value inside a JsonDocument. The accessors named as_* throw Error(schema) that names the
+// source, the path of the value as far as the caller gave it, what was found and what was expected.
+class JsonValue {
+ public:
+  JsonType type() const { return node().type; }
+  bool is_null() const { return type() == JsonType::null; }
+  bool is_boolean() const { return type() == JsonType::boolean; }
+  bool is_string() const { return type() == JsonType::string; }
+  bool is_array() const { return type() == JsonType::array; }
+  bool is_object() const { return type() == JsonType::object; }
+  // An integer literal, however large.
+  bool is_integer() const { return type() == JsonType::integer || type() == JsonType::big; }
+  bool is_number() const { return is_integer() || type() == JsonType::floating; }
+
+  const std::string& source() const { return document_->source_; }
+
+  // Number of elements or members; 0 for anything but containers.
+  std::size_t size() const { return is_array() || is_object() ? node().size : 0; }
+
+  // The member named key, or nothing. Linear in the number of members: for maps with many members
+  // iterate instead.
+  struct Maybe;
+  Maybe find(std::string_view key) const;
+
+  // Iteration over elements or members, in file order.
+  class Iterator {
+   public:
+    Iterator(const JsonDocument* document, std::uint32_t index)
+        : document_(document), index_(index) {}
+    JsonValue operator*() const { return JsonValue(document_, index_); }
+    Iterator& operator++() {
+      index_ = document_->nodes_[index_].end;
+      return *this;
+    }
+    bool operator!=(const Iterator& other) const { return index_ != other.index_; }
+
+   private:
+    const JsonDocument* document_;
+    std::uint32_t index_;
+  };
+  Iterator begin() const { return {document_, is_container() ? index_ + 1 : node().end}; }
+  Iterator end() const { return {document_, node().end}; }
+
+  // The name of this value in its object; empty for elements of a list and for the root.
+  std::string_view key() const { return document_->text(node().key.begin, node().key.size); }
+
+  bool as_boolean(std::string_view what) const {
+    require(is_boolean(), what, "a boolean");
+    return node().integer != 0;
+  }
+  std::string_view as_string(std::string_view what) const {
+    require(is_string(), what, "a string");
+    return document_->text(node().begin, node().size);
+  }
+  // Any number, rounded to double.
+  double as_number(std::string_view what) const {
+    require(is_number(), what, "a number");
+    if (type() == JsonType::integer) {
+      return node().negative ? static_cast<double>(static_cast<std::int64_t>(node().integer))
+                             : static_cast<double>(node().integer);
+    }
+    return node().number;
+  }
+  // An integer literal inside [min, max]; Error(schema) for another kind, Error(range) outside.
+  std::int64_t as_integer(std::string_view what, std::int64_t min, std::int64_t max) const {
+    require(is_integer(), what, "an integer");
+    const bool fits = type() == JsonType::integer &&
+                      (node().negative || node().integer <= std::uint64_t{1} << 62);
+    const auto value = static_cast<std::int64_t>(node().integer);
+    check(fits && value >= min && value <= max, ErrorClass::range, source(), ": ", what, " is ",
+          describe(), ", expected ", min, " to ", max);
+    return value;
+  }
+  // An unsigned 64-bit integer literal, or nothing for any other value.
+  bool get_unsigned(std::uint64_t* value) const {
+    if (type() != JsonType::integer || node().negative) return false;
+    *value = node().integer;
+    return true;
+  }
+  JsonValue as_array(std::string_view what) const {
+    require(is_array(), what, "a list");
+    return *this;
+  }
+  JsonValue as_object(std::string_view what) const {
+    require(is_object(), what, "an object");
+    return *this;
+  }
+
+  // What this value is, for a message: the number, the quoted string, or the kind.
+  std::string describe() const {
+    switch (type()) {
+      case JsonType::boolean:
+        return node().integer != 0 ? "true" : "false";
+      case JsonType::integer:
+        return node().negative ? std::to_string(static_cast<std::int64_t>(node().integer))
+                               : std::to_string(node().integer);
+      case JsonType::floating:
+        return nlohmann::json(node().number).dump();
+      case JsonType::string:
+        return quoted(document_->text(node().begin, node().size));
+      default:
+        return json_type_name(type());
+    }
+  }
+
+ private:
+  friend class JsonDocument;
+
+  JsonValue(const JsonDocument* document, std::uint32_t index)
+      : document_(document), index_(index) {}
+  const JsonDocument::Node& node() const { return document_->nodes_[index_]; }
+  bool is_container() const { return is_array() || is_object(); }
+  void require(bool ok, std::string_view what, std::string_view expected) const {
+    check(ok, ErrorClass::schema, source(), ": ", what, " is ", describe(), ", expected ",
+          expected);
+  }
+
+  const JsonDocument* document_;
+  std::uint32_t index_;
+};
+
+// An optional JsonValue: `if (const auto member = object.find("name")) member->as_string(...)`.
+struct JsonValue::Maybe {
+  JsonValue value;
+  bool found;
+  explicit operator bool() const { return found; }
+  const JsonValue& operator*() const { return value; }
+  const JsonValue* operator->() const { return &value; }
+};
+
+inline JsonValue::Maybe JsonValue::find(std::string_view name) const {
+  if (is_object()) {
+    for (const JsonValue member : *this) {
+      if (member.key() == name) return {member, true};
+    }
+  }
+  return {*this, false};
+}
+
+inline JsonValue JsonDocument::root() const { return {this, 0}; }
+
+// Receives nlohmann's parse events and appends nodes. A handler that returns false stops the
+// parser; the reason is thrown after it has unwound.
+struct JsonBuilder {
+  JsonDocument& document;
+  const JsonLimits& limits;
+  std::vector<std::uint32_t> open = {};
+  JsonDocument::Text pending_key = {};
+  bool too_deep = false;
+  bool bad_number = false;
+  std::string syntax = {};
+
+  JsonDocument::Node& add(JsonType type) {
+    auto& node = document.nodes_.emplace_back();
+    node.type = type;
+    node.key = pending_key;
+    pending_key = {};
+    node.end = static_cast<std::uint32_t>(document.nodes_.size());
+    if (!open.empty()) ++document.nodes_[open.back()].size;
+    return node;
+  }
+  JsonDocument::Text store(std::string_view text) {
+    const JsonDocument::Text stored{document.characters_.size(),
+                                    static_cast<std::uint32_t>(text.size())};
+    document.characters_ += text;
+    return stored;
+  }
+  bool start(JsonType type) {
+    too_deep = open.size() >= limits.max_depth;
+    if (too_deep) return false;
+    add(type);
+    open.push_back(static_cast<std::uint32_t>(document.nodes_.size() - 1));
+    return true;
+  }
+  bool finish() {
+    document.nodes_[open.back()].end = static_cast<std::uint32_t>(document.nodes_.size());
+    open.pop_back();
+    return true;
+  }
+
+  // The nlohmann SAX interface.
+  bool null() {
+    add(JsonType::null);
+    return true;
+  }
+  bool boolean(bool value) {
+    add(JsonType::boolean).integer = value ? 1 : 0;
+    return true;
+  }
+  bool number_integer(std::int64_t value) {
+    auto& node = add(JsonType::integer);
+    node.integer = static_cast<std::uint64_t>(value);
+    node.negative = value < 0;
+    return true;
+  }
+  bool number_unsigned(std::uint64_t value) {
+    add(JsonType::integer).integer = value;
+    return true;
+  }
+  bool number_float(double value, const std::string& literal) {
+    bad_number = !std::isfinite(value);
+    if (bad_number) return false;
+    const bool integral = literal.find_first_not_of("-0123456789") == std::string::npos;
+    auto& node = add(integral ? JsonType::big : JsonType::floating);
+    node.number = value;
+    node.negative = value < 0;
+    return true;
+  }
+  bool string(std::string& value) {
+    const auto stored = store(value);
+    auto& node = add(JsonType::string);
+    node.begin = stored.begin;
+    node.size = stored.size;
+    return true;
+  }
+  bool binary(std::vector<std::uint8_t>&) { return false; }
+  bool key(std::string& name) {
+    pending_key = store(name);
+    return true;
+  }
+  bool start_object(std::size_t) { return start(JsonType::object); }
+  bool end_object() {
+    refuse_duplicates(open.back());
+    return finish();
+  }
+  bool start_array(std::size_t) { return start(JsonType::array); }
+  bool end_array() { return finish(); }
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::detail::exception& error) {
+    // 406: a number that overflows a double; everything else is a matter of syntax.
+    if (error.id == 406) {
+      bad_number = true;
+    } else {
+      syntax = "at byte " + std::to_string(position) + ": " + error.what();
+    }
+    return false;
+  }
+
+  void refuse_duplicates(std::uint32_t object) const {
+    const auto& nodes = document.nodes_;
+    const std::size_t count = nodes[object].size;
+    if (count < 2) return;
+    std::vector<std::string_view> keys;
+    keys.reserve(count);
+    for (auto child = object + 1; child < nodes.size(); child = nodes[child].end) {
+      keys.push_back(document.text(nodes[child].key.begin, nodes[child].key.size));
+    }
+    // Open addressing at half load: a vocabulary has a quarter of a million names, and sorting them
+    // would take longer than parsing.
+    std::size_t slots = 4;
+    while (slots < 2 * count) slots *= 2;
+    std::vector<std::uint32_t> table(slots, 0);
+    for (std::size_t i = 0; i < count; ++i) {
+      std::size_t slot = std::hash<std::string_view>{}(keys[i]) & (slots - 1);
+      for (; table[slot] != 0; slot = (slot + 1) & (slots - 1)) {
+        check(keys[table[slot] - 1] != keys[i], ErrorClass::duplicate, document.source_, ": name ",
+              quoted(keys[i]), " given twice in one object");
+      }
+      table[slot] = static_cast<std::uint32_t>(i + 1);
+    }
+  }
+};
+
+inline JsonDocument JsonDocument::parse(std::string_view text, const JsonLimits& limits,
+                                        std::string_view source) {
+  check(text.size() <= limits.max_bytes, ErrorClass::limit, source, ": ", text.size(),
+        " bytes of JSON, at most ", limits.max_bytes, " are read");
+  const std::size_t valid = utf8_valid_prefix(text);
+  check(valid == text.size(), ErrorClass::utf8, source, ": invalid UTF-8 at byte ", valid);
+  check(!text.starts_with("\xEF\xBB\xBF"), ErrorClass::json, source,
+        ": starts with a byte order mark, expected a JSON value");
+
+  JsonDocument document;
+  document.source_ = source;
+  document.nodes_.reserve(text.size() / 16);
+  document.characters_.reserve(text.size() / 2);
+  JsonBuilder builder{document, limits};
+  const bool parsed = nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &builder);
+  check(!builder.too_deep, ErrorClass::limit, source, ": nested deeper than ", limits.max_depth,
+        " levels");
+  check(!builder.bad_number, ErrorClass::range, source, ": a number is too large for a double");
+  if (!parsed) {
+    std::string_view hint;
+    if (text.starts_with("version https://git-lfs")) {
+      hint = " (a Git LFS pointer: fetch the real file with git lfs pull)";
+    } else if (text.starts_with("<!") || text.starts_with("<html")) {
+      hint = " (an HTML page: the download went wrong)";
+    }
+    fail(ErrorClass::json, source, ": not well-formed JSON", hint, " ", builder.syntax);
+  }
+  return document;
+}
+
+}  // namespace terse

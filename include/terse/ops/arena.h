@@ -1,0 +1,80 @@
+// Memory of a forward pass: one block for activations, one per worker for the temporaries of an op.
+// Both only ever grow, between forward passes; inside one nothing is allocated.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "terse/checked.h"
+#include "terse/error.h"
+#include "terse/tensor.h"
+
+namespace terse {
+
+// Hands out consecutive 64-byte aligned pieces of one block. A forward pass first takes its buffers
+// from a measuring arena, reserves what that counted, and takes them again for real.
+class Arena {
+ public:
+  // Until the next reserve(), take() only counts and returns nullptr.
+  void measure() {
+    measuring_ = true;
+    used_ = 0;
+  }
+
+  // Makes room for what was counted since measure() and starts handing it out.
+  void reserve() {
+    measuring_ = false;
+    if (block_.size() < used_) {
+      block_ = AlignedBuffer();  // released first: the peak is one block, not two
+      block_ = AlignedBuffer(used_);
+    }
+    used_ = 0;
+  }
+
+  void* take(std::size_t bytes) {
+    const std::size_t offset = used_;
+    used_ = static_cast<std::size_t>(add_sizes(used_, round_up(bytes), "arena"));
+    if (measuring_) return nullptr;
+    check(used_ <= block_.size(), ErrorClass::limit, "arena: ", used_, " bytes taken of ",
+          block_.size(), " reserved");
+    return block_.as<std::byte>() + offset;
+  }
+
+  std::size_t used() const { return used_; }
+  std::size_t capacity() const { return block_.size(); }
+
+ private:
+  static std::size_t round_up(std::size_t bytes) {
+    return static_cast<std::size_t>(add_sizes(bytes, 63, "arena")) / 64 * 64;
+  }
+
+  AlignedBuffer block_;
+  std::size_t used_ = 0;
+  bool measuring_ = true;
+};
+
+// Temporaries of an op, one block per worker, kept from call to call.
+class Scratch {
+ public:
+  // Called by an op before it starts its workers.
+  void reserve(int workers, std::size_t bytes_per_worker) {
+    if (blocks_.size() < static_cast<std::size_t>(workers)) {
+      blocks_.resize(static_cast<std::size_t>(workers));
+    }
+    for (int worker = 0; worker < workers; ++worker) {
+      AlignedBuffer& block = blocks_[static_cast<std::size_t>(worker)];
+      if (block.size() < bytes_per_worker) block = AlignedBuffer(bytes_per_worker);
+    }
+  }
+
+  template <class T>
+  T* of(int worker) const {
+    return blocks_[static_cast<std::size_t>(worker)].as<T>();
+  }
+
+ private:
+  std::vector<AlignedBuffer> blocks_;
+};
+
+}  // namespace terse

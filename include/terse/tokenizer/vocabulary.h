@@ -1,0 +1,118 @@
+// The texts of a model's tokens by id, and the reading of "piece": id maps from tokenizer.json.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "terse/error.h"
+#include "terse/json.h"
+#include "terse/tokenizer/token.h"
+
+namespace terse {
+
+// Token texts by id. Ids may have holes, and an id may be given twice (the last text counts); the
+// memory depends on the texts alone, never on how large an id is.
+class Vocabulary {
+ public:
+  void reserve(std::size_t pieces, std::size_t bytes) {
+    entries_.reserve(pieces);
+    characters_.reserve(bytes);
+  }
+
+  // Throws Error: tokenizer (empty text), limit (piece too long, too many pieces). `source` leads
+  // the message.
+  void add(TokenId id, std::string_view text, std::string_view source) {
+    check(!text.empty(), ErrorClass::tokenizer, source, ": piece ", id, " is empty");
+    check(text.size() < kMaxPieceBytes, ErrorClass::limit, source, ": piece ", id, " has ",
+          text.size(), " bytes, expected fewer than ", kMaxPieceBytes);
+    check(entries_.size() < kMaxVocabulary, ErrorClass::limit, source, ": more than ",
+          kMaxVocabulary, " pieces");
+    entries_.push_back({characters_.size(), static_cast<std::uint32_t>(text.size()), id});
+    characters_ += text;
+  }
+
+  // Makes operator[] and size() usable; call it once after the last add().
+  void finish() {
+    const auto by_id = [](const Entry& a, const Entry& b) { return a.id < b.id; };
+    if (!std::is_sorted(entries_.begin(), entries_.end(), by_id)) {
+      std::stable_sort(entries_.begin(), entries_.end(), by_id);
+    }
+    std::size_t kept = 0;
+    for (const Entry& entry : entries_) {
+      if (kept > 0 && entries_[kept - 1].id == entry.id) --kept;
+      entries_[kept++] = entry;
+    }
+    has_shared_ids_ = kept < entries_.size();
+    entries_.resize(kept);
+  }
+
+  // The text of an id; empty if it has none.
+  std::string_view operator[](TokenId id) const {
+    const auto index = static_cast<std::size_t>(id);
+    if (index < entries_.size() && entries_[index].id == id) return text_of(entries_[index]);
+    const auto found = std::lower_bound(entries_.begin(), entries_.end(), id,
+                                        [](const Entry& e, TokenId value) { return e.id < value; });
+    return found != entries_.end() && found->id == id ? text_of(*found) : std::string_view();
+  }
+
+  // The largest id + 1.
+  std::size_t size() const {
+    return entries_.empty() ? 0 : static_cast<std::size_t>(entries_.back().id) + 1;
+  }
+  // Number of ids that have a text.
+  std::size_t num_pieces() const { return entries_.size(); }
+  // Whether two texts were given one id.
+  bool has_shared_ids() const { return has_shared_ids_; }
+
+ private:
+  struct Entry {
+    std::size_t begin;
+    std::uint32_t size;
+    TokenId id;
+  };
+
+  std::string_view text_of(const Entry& entry) const {
+    return {characters_.data() + entry.begin, entry.size};
+  }
+
+  std::vector<Entry> entries_;
+  std::string characters_;
+  bool has_shared_ids_ = false;
+};
+
+// Calls on_piece(text, id) for every member of model.vocab, {"piece": id, ...}, in file order.
+// Throws Error: schema (no map, or an id of the wrong kind), range (an id too large), tokenizer (no
+// pieces).
+template <class OnPiece>
+void for_each_vocab_member(JsonValue model, OnPiece&& on_piece) {
+  const auto vocab = model.find("vocab");
+  check(vocab && vocab->is_object(), ErrorClass::schema, model.source(), ": model.vocab is ",
+        vocab ? vocab->describe() : "missing", ", expected a map of pieces to ids");
+  check(vocab->size() > 0, ErrorClass::tokenizer, model.source(), ": model.vocab is empty");
+  for (const JsonValue member : *vocab) {
+    on_piece(member.key(), read_token_id(member, "an id in model.vocab", kMaxVocabulary));
+  }
+}
+
+// The optional members of a model's object. Absent and null both mean "not set"; another kind than
+// the expected one is an Error(schema).
+inline bool read_flag(JsonValue model, std::string_view name) {
+  const auto member = model.find(name);
+  return member && !member->is_null() && member->as_boolean(name);
+}
+inline std::string_view read_text(JsonValue model, std::string_view name) {
+  const auto member = model.find(name);
+  return member && !member->is_null() ? member->as_string(name) : std::string_view();
+}
+
+// The piece that stands for a byte under byte fallback, "<0x0A>" for 10.
+inline std::string byte_piece(unsigned char byte) {
+  static constexpr char kHex[] = "0123456789ABCDEF";
+  return {'<', '0', 'x', kHex[byte >> 4], kHex[byte & 15], '>'};
+}
+
+}  // namespace terse

@@ -1,0 +1,111 @@
+// The WordPiece model of tokenizer.json (BERT, bge-*-en-v1.5, bge-*-zh-v1.5).
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "terse/error.h"
+#include "terse/json.h"
+#include "terse/tokenizer/token.h"
+#include "terse/tokenizer/trie.h"
+#include "terse/tokenizer/vocabulary.h"
+
+namespace terse {
+
+// Splits a word greedily into its longest pieces from the left; every piece but the first carries
+// the continuing_subword_prefix. Immutable; encode() may be called from several threads.
+class WordPiece {
+ public:
+  // Reads {"vocab": {piece: id}, "unk_token", "continuing_subword_prefix" = "##",
+  // "max_input_chars_per_word" = 100}. Throws Error: schema (wrong kinds), tokenizer (no pieces, no
+  // unk_token among them), range (an id too large), limit.
+  static WordPiece from_json(JsonValue model);
+
+  // Appends the ids of word, which is valid UTF-8; the whole word is one unk if it is too long or
+  // some part of it is no piece. Source: huggingface/tokenizers models/wordpiece/mod.rs.
+  void encode(std::string_view word, std::vector<TokenId>* ids) const;
+
+  std::optional<TokenId> token_to_id(std::string_view text) const {
+    const TokenId id = initial_.find(text);
+    return id >= 0 ? std::optional(id) : std::nullopt;
+  }
+  std::string_view id_to_token(TokenId id) const { return vocabulary_[id]; }
+  std::size_t vocab_size() const { return vocabulary_.size(); }
+
+  std::string describe() const {
+    return "WordPiece: " + std::to_string(vocabulary_.num_pieces()) + " pieces, prefix " +
+           terse::quoted(prefix_) + ", unk id " + std::to_string(unk_id_) + ", words of at most " +
+           std::to_string(max_input_chars_per_word_) + " characters";
+  }
+
+ private:
+  void read_vocab(JsonValue model);
+
+  Vocabulary vocabulary_;
+  Trie initial_;       // all pieces, as they begin a word
+  Trie continuation_;  // those with the prefix, without it
+  std::string prefix_ = "##";
+  std::uint64_t max_input_chars_per_word_ = 100;
+  TokenId unk_id_ = -1;
+};
+
+inline WordPiece WordPiece::from_json(JsonValue model) {
+  WordPiece word_piece;
+  if (const auto prefix = model.find("continuing_subword_prefix"); prefix && !prefix->is_null()) {
+    word_piece.prefix_ = prefix->as_string("model.continuing_subword_prefix");
+  }
+  if (const auto max = model.find("max_input_chars_per_word"); max && !max->is_null()) {
+    check(max->get_unsigned(&word_piece.max_input_chars_per_word_), ErrorClass::schema,
+          model.source(), ": model.max_input_chars_per_word is ", max->describe(),
+          ", expected a count");
+  }
+  word_piece.read_vocab(model);
+  const auto unk_token = model.find("unk_token");
+  const std::string_view unk =
+      unk_token ? unk_token->as_string("model.unk_token") : std::string_view("[UNK]");
+  word_piece.unk_id_ = word_piece.initial_.find(unk);
+  check(word_piece.unk_id_ >= 0, ErrorClass::tokenizer, model.source(), ": model.unk_token ",
+        quoted(unk), " is not in the vocabulary");
+  return word_piece;
+}
+
+inline void WordPiece::read_vocab(JsonValue model) {
+  std::vector<Trie::Entry> initial;
+  std::vector<Trie::Entry> continuation;
+  for_each_vocab_member(model, [&](std::string_view piece, TokenId id) {
+    vocabulary_.add(id, piece, model.source());
+    initial.push_back({piece, id});
+    if (piece.starts_with(prefix_) && piece.size() > prefix_.size()) {
+      continuation.push_back({piece.substr(prefix_.size()), id});
+    }
+  });
+  vocabulary_.finish();
+  initial_ = Trie(initial);
+  continuation_ = Trie(continuation);
+}
+
+inline void WordPiece::encode(std::string_view word, std::vector<TokenId>* ids) const {
+  if (word.empty()) return;
+  const auto num_chars = static_cast<std::uint64_t>(
+      std::count_if(word.begin(), word.end(), [](char byte) { return (byte & 0xc0) != 0x80; }));
+  const std::size_t first = ids->size();
+  bool known = num_chars <= max_input_chars_per_word_;
+  for (std::size_t begin = 0; known && begin < word.size();) {
+    const Trie& pieces = begin == 0 ? initial_ : continuation_;
+    const Trie::Match piece = pieces.longest_prefix(word.substr(begin));
+    known = piece.length > 0;
+    ids->push_back(piece.value);
+    begin += piece.length;
+  }
+  if (!known) {
+    ids->resize(first);
+    ids->push_back(unk_id_);
+  }
+}
+
+}  // namespace terse

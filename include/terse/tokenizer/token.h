@@ -33,8 +33,7 @@ inline std::uint32_t read_u32(JsonValue value, std::string_view what) {
 
 // value as a token id below `limit`; `what` names it. Throws Error: schema if it is not an unsigned
 // 32-bit integer, range if it is not below the limit.
-inline TokenId read_token_id(JsonValue value, std::string_view what,
-                             std::size_t limit = kMaxVocabulary) {
+inline TokenId read_token_id(JsonValue value, std::string_view what, std::size_t limit) {
   const std::uint32_t id = read_u32(value, what);
   check(id < limit, ErrorClass::range, value.source(), ": ", what, " is ", id,
         ", expected less than ", limit);

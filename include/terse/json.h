@@ -202,8 +202,10 @@ class JsonValue {
   const JsonDocument::Node& node() const { return document_->nodes_[index_]; }
   bool is_container() const { return is_array() || is_object(); }
   void require(bool ok, std::string_view what, std::string_view expected) const {
-    check(ok, ErrorClass::schema, source(), ": ", what, " is ", describe(), ", expected ",
-          expected);
+    // Not check(): describe() would build its string for every good value too.
+    if (!ok) [[unlikely]] {
+      fail(ErrorClass::schema, source(), ": ", what, " is ", describe(), ", expected ", expected);
+    }
   }
 
   const JsonDocument* document_;
@@ -360,6 +362,9 @@ inline JsonDocument JsonDocument::parse(std::string_view text, const JsonLimits&
   check(valid == text.size(), ErrorClass::utf8, source, ": invalid UTF-8 at byte ", valid);
   check(!text.starts_with("\xEF\xBB\xBF"), ErrorClass::json, source,
         ": starts with a byte order mark, expected a JSON value");
+  // nlohmann's lexer takes a NUL for the end of the text and would ignore what follows it.
+  const std::size_t nul = text.find('\0');
+  check(nul == std::string_view::npos, ErrorClass::json, source, ": NUL at byte ", nul);
 
   JsonDocument document;
   document.source_ = source;

@@ -1,0 +1,44 @@
+// Runs of printable ASCII, eight bytes at a time: most text is made of them, and no normalizer does
+// more to them than change their case.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+namespace terse {
+
+inline constexpr std::uint64_t kEveryByte = 0x0101010101010101;
+
+// End of the run of bytes 0x20 to 0x7E that begins at text[from]; `from` itself if there is none.
+inline std::size_t printable_ascii_end(std::string_view text, std::size_t from) {
+  std::size_t end = from;
+  for (; text.size() - end >= 8; end += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, text.data() + end, 8);
+    // Bit 7 appears in the byte itself if it is not ASCII, in byte - 0x20 if it is a control
+    // character, in byte + 1 if it is 0x7F. A borrow only follows a byte already found out.
+    if (((word | (word - 0x20 * kEveryByte) | (word + kEveryByte)) & 0x80 * kEveryByte) != 0) break;
+  }
+  while (end < text.size() && text[end] >= 0x20 && text[end] < 0x7F) ++end;
+  return end;
+}
+
+// Lower-cases size bytes of ASCII in place.
+inline void lowercase_ascii(char* bytes, std::size_t size) {
+  std::size_t index = 0;
+  for (; size - index >= 8; index += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes + index, 8);
+    const std::uint64_t from_a = word + (0x80 - 'A') * kEveryByte;      // bit 7: byte >= 'A'
+    const std::uint64_t past_z = word + (0x80 - 'Z' - 1) * kEveryByte;  // bit 7: byte > 'Z'
+    word |= (from_a & ~past_z & 0x80 * kEveryByte) >> 2;
+    std::memcpy(bytes + index, &word, 8);
+  }
+  for (; index < size; ++index) {
+    if (bytes[index] >= 'A' && bytes[index] <= 'Z') bytes[index] |= 0x20;
+  }
+}
+
+}  // namespace terse

@@ -15,6 +15,7 @@
 
 #include "terse/error.h"
 #include "terse/json.h"
+#include "terse/tokenizer/component.h"
 #include "terse/tokenizer/string_matcher.h"
 #include "terse/tokenizer/token.h"
 #include "terse/tokenizer/unicode.h"
@@ -119,11 +120,8 @@ class AddedTokens {
   };
 
   static AddedToken read_token(JsonValue entry) {
-    entry.as_object("an added token");
     const auto field = [&](std::string_view name) {
-      const auto member = entry.find(name);
-      check(bool{member}, ErrorClass::schema, entry.source(), ": an added token has no ", name);
-      return *member;
+      return required_member(entry, name, "an added token");
     };
     const auto flag = [&](std::string_view name) { return field(name).as_boolean(name); };
     AddedToken token;

@@ -2,7 +2,6 @@
 // each token has. Every kind is read into two templates, one for a text alone and one for a pair.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +12,7 @@
 
 #include "terse/error.h"
 #include "terse/json.h"
+#include "terse/tokenizer/component.h"
 #include "terse/tokenizer/encoding.h"
 #include "terse/tokenizer/token.h"
 
@@ -33,8 +33,8 @@ class PostProcessor {
   static PostProcessor from_json(JsonValue value, std::size_t vocab_size) {
     PostProcessor result;
     std::size_t inserting = 0;
-    for (const JsonValue step : steps_of(value)) {
-      const std::string_view type = type_of(step);
+    for (const JsonValue step : component_steps(value, "post_processor", "processors")) {
+      const std::string_view type = component_type(step, "post_processor");
       if (type == "ByteLevel") continue;  // only moves offsets, which nobody keeps here
       check(++inserting == 1, ErrorClass::unsupported, value.source(),
             ": post_processor has several steps that insert tokens");
@@ -92,34 +92,7 @@ class PostProcessor {
   static Item special(TokenId id, TokenId type_id) { return {Place::special, type_id, {id}}; }
 
   static JsonValue field(JsonValue object, std::string_view name) {
-    const auto member = object.find(name);
-    check(bool{member}, ErrorClass::schema, object.source(), ": post_processor: no ", name);
-    return *member;
-  }
-
-  static std::string_view type_of(JsonValue value) {
-    return field(value.as_object("post_processor"), "type").as_string("post_processor type");
-  }
-
-  // The processors in order, with Sequences, nested or not, laid out flat.
-  static std::vector<JsonValue> steps_of(JsonValue value) {
-    std::vector<JsonValue> steps;
-    std::vector<JsonValue> open;  // next step on top
-    if (!value.is_null()) open.push_back(value);
-    while (!open.empty()) {
-      const JsonValue step = open.back();
-      open.pop_back();
-      if (type_of(step) != "Sequence") {
-        steps.push_back(step);
-        continue;
-      }
-      const std::size_t bottom = open.size();
-      for (const JsonValue inner : field(step, "processors").as_array("processors")) {
-        open.push_back(inner);
-      }
-      std::reverse(open.begin() + static_cast<std::ptrdiff_t>(bottom), open.end());
-    }
-    return steps;
+    return required_member(object, name, "post_processor");
   }
 
   // cls A sep, and B sep of type 1 for the pair.
@@ -174,7 +147,7 @@ class PostProcessor {
 
   static std::vector<TokenId> read_special_ids(JsonValue token, std::size_t vocab_size) {
     std::vector<TokenId> ids;
-    for (const JsonValue id : field(token.as_object("special token"), "ids").as_array("ids")) {
+    for (const JsonValue id : field(token, "ids").as_array("ids")) {
       ids.push_back(read_token_id(id, "template token id", vocab_size));
     }
     return ids;
@@ -187,7 +160,7 @@ class PostProcessor {
       check(entry.is_object() && entry.size() == 1, ErrorClass::schema, list.source(),
             ": template item is ", entry.describe(), ", expected one Sequence or SpecialToken");
       const JsonValue content = *entry.begin();
-      const std::string_view id = field(content.as_object("template item"), "id").as_string("id");
+      const std::string_view id = field(content, "id").as_string("id");
       Item item;
       item.type_id = read_token_id(field(content, "type_id"), "type_id", kMaxVocabulary);
       if (content.key() == "Sequence") {

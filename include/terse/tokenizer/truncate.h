@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "terse/error.h"
@@ -50,9 +51,8 @@ inline SequenceLengths truncated_lengths(SequenceLengths lengths, std::size_t bu
   const bool first = strategy == TruncationStrategy::only_first;
   std::size_t& cut = first ? lengths.first : lengths.second;
   const std::size_t excess = total - budget;
-  check(cut > excess || (first && budget == 0 && lengths.second == 0), ErrorClass::limit,
-        "truncation removes ", excess, " tokens from the ", first ? "first" : "second",
-        " text alone, which has ", cut);
+  check(cut > excess, ErrorClass::limit, "truncation removes ", excess, " tokens from the ",
+        first ? "first" : "second", " text alone, which has ", cut);
   cut -= excess;
   return lengths;
 }

@@ -228,7 +228,8 @@ struct Backend {
   // out (rows, columns of the head) on the host; columns = head_columns(spec, x.width).
   void (*head)(Context&, const Residual& x, const HeadSpec&, std::span<double> out) = nullptr;
 
-  // Activations on the host, row-major, for traces and checks.
+  // For traces and checks: zeros, and activations on the host, row-major.
+  void (*clear_residual)(Context&, Residual) = nullptr;
   void (*read_residual)(Context&, const Residual&, std::span<double> out) = nullptr;
   void (*read_operand)(Context&, const Operand&, std::span<double> out) = nullptr;
 };

@@ -283,6 +283,10 @@ struct Ops {
     });
   }
 
+  static void clear_residual(Context&, Residual x) {
+    std::fill_n(static_cast<Real*>(x.data), x.rows * x.width, Real(0));
+  }
+
   static void read_residual(Context&, const Residual& x, std::span<double> out) {
     for (std::size_t i = 0; i < out.size(); ++i) {
       out[i] = static_cast<double>(static_cast<const Real*>(x.data)[i]);
@@ -316,6 +320,7 @@ struct Ops {
     backend.linear_gated = linear_gated;
     backend.mean_rows = mean_rows;
     backend.head = head;
+    backend.clear_residual = clear_residual;
     backend.read_residual = read_residual;
     backend.read_operand = read_operand;
     return backend;

@@ -1,0 +1,56 @@
+// Which rows of a packed batch are still needed: the scored token of every sequence, or all of
+// them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "terse/batch.h"
+#include "terse/ops/backend.h"
+
+namespace terse {
+
+inline RowSelection select_first(const Batch& batch) {
+  RowSelection selection;
+  selection.cu_rows.push_back(0);
+  for (std::int64_t s = 0; s < batch.size(); ++s) {
+    selection.rows.push_back(batch.cu_seqlens[static_cast<std::size_t>(s)]);
+    selection.cu_rows.push_back(static_cast<std::int32_t>(selection.rows.size()));
+  }
+  return selection;
+}
+
+// The last row of every sequence that no other sequence names as its prefix.
+inline RowSelection select_last(const Batch& batch) {
+  std::vector<char> is_prefix(static_cast<std::size_t>(batch.size()), 0);
+  for (const std::int32_t prefix : batch.prefix) {
+    if (prefix >= 0) is_prefix[static_cast<std::size_t>(prefix)] = 1;
+  }
+  RowSelection selection;
+  selection.cu_rows.push_back(0);
+  for (std::size_t s = 0; s < is_prefix.size(); ++s) {
+    if (is_prefix[s] == 0) selection.rows.push_back(batch.cu_seqlens[s + 1] - 1);
+    selection.cu_rows.push_back(static_cast<std::int32_t>(selection.rows.size()));
+  }
+  return selection;
+}
+
+// Spans that make mean_rows copy exactly the selected rows.
+inline std::vector<RowSpan> spans_of(const RowSelection& selection) {
+  std::vector<RowSpan> spans;
+  spans.reserve(selection.rows.size());
+  for (const std::int32_t row : selection.rows) spans.push_back({row, row + 1});
+  return spans;
+}
+
+// One span a sequence: mean_rows then pools whole sequences.
+inline std::vector<RowSpan> sequence_spans(const Batch& batch) {
+  std::vector<RowSpan> spans;
+  for (std::size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
+    spans.push_back({batch.cu_seqlens[s], batch.cu_seqlens[s + 1]});
+  }
+  return spans;
+}
+
+}  // namespace terse

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <string_view>
 
 namespace terse {
@@ -25,19 +26,20 @@ inline std::size_t printable_ascii_end(std::string_view text, std::size_t from) 
   return end;
 }
 
-// Lower-cases size bytes of ASCII in place.
-inline void lowercase_ascii(char* bytes, std::size_t size) {
+// Lower-cases the ASCII letters of text in place; bytes of other characters stay as they are.
+inline void lowercase_ascii(std::string& text) {
   std::size_t index = 0;
-  for (; size - index >= 8; index += 8) {
+  for (; text.size() - index >= 8; index += 8) {
     std::uint64_t word = 0;
-    std::memcpy(&word, bytes + index, 8);
-    const std::uint64_t from_a = word + (0x80 - 'A') * kEveryByte;      // bit 7: byte >= 'A'
-    const std::uint64_t past_z = word + (0x80 - 'Z' - 1) * kEveryByte;  // bit 7: byte > 'Z'
-    word |= (from_a & ~past_z & 0x80 * kEveryByte) >> 2;
-    std::memcpy(bytes + index, &word, 8);
+    std::memcpy(&word, text.data() + index, 8);
+    const std::uint64_t low = word & 0x7F * kEveryByte;                // sums stay in their byte
+    const std::uint64_t from_a = low + (0x80 - 'A') * kEveryByte;      // bit 7: low >= 'A'
+    const std::uint64_t past_z = low + (0x80 - 'Z' - 1) * kEveryByte;  // bit 7: low > 'Z'
+    word |= (from_a & ~past_z & ~word & 0x80 * kEveryByte) >> 2;
+    std::memcpy(text.data() + index, &word, 8);
   }
-  for (; index < size; ++index) {
-    if (bytes[index] >= 'A' && bytes[index] <= 'Z') bytes[index] |= 0x20;
+  for (; index < text.size(); ++index) {
+    if (text[index] >= 'A' && text[index] <= 'Z') text[index] = static_cast<char>(text[index] + 32);
   }
 }
 

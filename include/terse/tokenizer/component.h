@@ -1,10 +1,11 @@
-// How tokenizer.json writes its components (normalizer, pre_tokenizer, post_processor, decoder): an
-// object with a "type", or null, or a Sequence of such objects.
+// Reading the components of tokenizer.json: members, their defaults, sequences of components.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
+#include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "terse/error.h"
@@ -12,38 +13,56 @@
 
 namespace terse {
 
-// The member of an object that must be there. Throws Error(schema); `what` names the object.
-inline JsonValue required_member(JsonValue object, std::string_view name, std::string_view what) {
-  const auto member = object.as_object(what).find(name);
-  check(bool{member}, ErrorClass::schema, object.source(), ": ", what, " has no ", quoted(name));
+// The member `name` of object; Error(schema) if it is absent. `what` names the object.
+inline JsonValue required_field(JsonValue object, std::string_view name, std::string_view what) {
+  const auto member = object.find(name);
+  check(member.found, ErrorClass::schema, object.source(), ": ", what, " has no \"", name, "\"");
   return *member;
 }
 
-// The "type" of a component; `what` names the kind of component.
-inline std::string_view component_type(JsonValue component, std::string_view what) {
-  return required_member(component, "type", what).as_string("type");
+// The boolean member `name` of object, or fallback where it is absent or null; Error(schema) if it
+// is neither.
+inline bool flag_field(JsonValue object, std::string_view name, bool fallback) {
+  const auto member = object.find(name);
+  return member && !member->is_null() ? member->as_boolean(name) : fallback;
 }
 
-// The components that are applied one after the other: none for null, several for a Sequence, whose
-// list is called list_name; Sequences inside Sequences are laid out flat. Throws Error(schema).
-inline std::vector<JsonValue> component_steps(JsonValue component, std::string_view what,
-                                              std::string_view list_name) {
-  std::vector<JsonValue> steps;
-  std::vector<JsonValue> open;  // still to be looked at, the next one last
-  if (!component.is_null()) open.push_back(component);
-  while (!open.empty()) {
-    const JsonValue step = open.back();
-    open.pop_back();
-    if (component_type(step, what) != "Sequence") {
-      steps.push_back(step);
+// The "type" of a component; Error(schema) if that is not an object with a string of that name.
+inline std::string_view type_field(JsonValue component, std::string_view what) {
+  return required_field(component.as_object(what), "type", what).as_string("type");
+}
+
+// Calls on_step(component, type) for every component of a pipeline, in order: definition itself, or
+// what its "Sequence" (and those inside it) lists under `list_name`. Nothing for null.
+template <class OnStep>
+void for_each_step(JsonValue definition, std::string_view list_name, std::string_view what,
+                   OnStep on_step) {
+  if (definition.is_null()) return;
+  std::vector<JsonValue> pending = {definition};
+  while (!pending.empty()) {
+    const JsonValue component = pending.back();
+    pending.pop_back();
+    const std::string_view type = type_field(component, what);
+    if (type != "Sequence") {
+      on_step(component, type);
       continue;
     }
-    const std::size_t bottom = open.size();
-    const JsonValue list = required_member(step, list_name, what).as_array(list_name);
-    for (const JsonValue inner : list) open.push_back(inner);
-    std::reverse(open.begin() + static_cast<std::ptrdiff_t>(bottom), open.end());
+    const JsonValue list = required_field(component, list_name, what).as_array(list_name);
+    const auto first = static_cast<std::ptrdiff_t>(pending.size());
+    for (const JsonValue inner : list) pending.push_back(inner);
+    std::reverse(pending.begin() + first, pending.end());
   }
-  return steps;
+}
+
+// The descriptions of a pipeline's steps, which are variants, in one line; "none" if it is empty.
+template <class Steps>
+std::string describe_steps(const Steps& steps) {
+  std::string text;
+  for (const auto& step : steps) {
+    if (!text.empty()) text += ", ";
+    text += std::visit([](const auto& s) { return s.describe(); }, step);
+  }
+  return text.empty() ? "none" : text;
 }
 
 }  // namespace terse

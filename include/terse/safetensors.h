@@ -60,7 +60,11 @@ class SafeTensors {
   //   dtype, shape, overflow, offsets, coverage   in an entry, or between entries
   static std::shared_ptr<const SafeTensors> open(const std::string& path,
                                                  FileAccess access = FileAccess::automatic) {
-    auto file = MappedFile::open(path, access);
+    return open(MappedFile::open(path, access), path);
+  }
+  // The same for a file that is open already; `path` is what messages call it.
+  static std::shared_ptr<const SafeTensors> open(std::shared_ptr<const MappedFile> file,
+                                                 const std::string& path) {
     const auto bytes = file->bytes();
     return std::shared_ptr<const SafeTensors>(
         new SafeTensors(bytes, path_text(path), std::move(file)));

@@ -174,13 +174,11 @@ class Charsmap {
       const std::uint32_t children = children_of(place, what);
       if (has_leaf(units_[place])) check_value(value(units_[children]), what);
       check(heights[children] != kOnPath, ErrorClass::tokenizer, what, ": the trie has a cycle");
-      if (heights[children] != kUnknown) {
-        node.height = std::max(node.height, heights[children] + 1);
-      } else {
-        path.push_back({children, 1, 0});
-      }
-      check(path.size() + node.height <= kMaxKeyBytes, ErrorClass::limit, what,
-            ": a key has more than ", kMaxKeyBytes, " bytes");
+      const std::uint32_t below = heights[children] == kUnknown ? 0 : heights[children];
+      check(path.size() + below <= kMaxKeyBytes, ErrorClass::limit, what, ": a key has more than ",
+            kMaxKeyBytes, " bytes");
+      node.height = std::max(node.height, below + 1);
+      if (heights[children] == kUnknown) path.push_back({children, 1, 0});
     }
   }
 

@@ -528,8 +528,8 @@ class TorchFile {
   }
   static std::shared_ptr<const TorchFile> open(std::shared_ptr<const MappedFile> file) {
     const auto bytes = file->bytes();
-    return std::shared_ptr<const TorchFile>(
-        new TorchFile(bytes, path_text(file->path()), std::move(file)));
+    const std::string source = path_text(file->path());
+    return std::shared_ptr<const TorchFile>(new TorchFile(bytes, source, std::move(file)));
   }
 
   // The same for bytes that the caller keeps alive; `source` leads the messages.

@@ -115,4 +115,15 @@ inline std::string byte_piece(unsigned char byte) {
   return {'<', '0', 'x', kHex[byte >> 4], kHex[byte & 15], '>'};
 }
 
+// The byte that a piece written exactly like that stands for; -1 for any other text.
+inline int byte_of_piece(std::string_view piece) {
+  const auto digit_of = [](char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+  };
+  if (piece.size() != 6 || !piece.starts_with("<0x") || piece.back() != '>') return -1;
+  const int high = digit_of(piece[3]);
+  const int low = digit_of(piece[4]);
+  return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
 }  // namespace terse

@@ -1,0 +1,135 @@
+// The merging of SentencePiece's BPE models, which look for the best scored piece that two adjacent
+// symbols spell, where tokenizer.json has a list of merges.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "terse/tokenizer/sentencepiece_table.h"
+#include "terse/tokenizer/token.h"
+
+namespace terse {
+
+// One text that is being merged: add() its symbols in order, merge(), and see what is left.
+// Source: google/sentencepiece src/bpe_model.cc.
+class SentencePieceMerger {
+ public:
+  // Both outlive the merger; text has less than 4 GiB.
+  SentencePieceMerger(const SentencePieceTable& table, std::string_view text)
+      : table_(table), text_(text) {}
+
+  // Appends the next `size` bytes of the text as a symbol; a frozen one never merges.
+  void add(std::size_t size, bool is_frozen) {
+    const auto position = static_cast<std::uint32_t>(symbols_.size());
+    symbols_.push_back(
+        {end_, static_cast<std::uint32_t>(size), position - 1, position + 1, is_frozen});
+    end_ += static_cast<std::uint32_t>(size);
+  }
+
+  // Merges pairs, highest score first and leftmost among equals, in O(n log n).
+  void merge();
+
+  // Calls on_piece(text, id) for every symbol in order; id is -1 where the text is no piece. Unused
+  // pieces are taken apart again into what they were merged from.
+  template <class OnPiece>
+  void for_each(const OnPiece& on_piece) const {
+    for (const Symbol& symbol : symbols_) {
+      if (symbol.size > 0) take_apart(text_.substr(symbol.begin, symbol.size), on_piece);
+    }
+  }
+
+ private:
+  struct Symbol {
+    std::uint32_t begin;
+    std::uint32_t size;      // 0 once merged into its left neighbour
+    std::uint32_t previous;  // of the first one: 2^32 - 1
+    std::uint32_t next;      // of the last one: number of symbols
+    bool is_frozen;
+  };
+  struct Candidate {
+    std::uint64_t priority;  // ascending: score from high to low, then position of the left symbol
+    std::uint32_t size;      // of both symbols when it was proposed
+
+    bool operator>(const Candidate& other) const { return priority > other.priority; }
+  };
+
+  // Bits whose ascending order is that of finite scores from high to low.
+  static std::uint32_t descending(float score) {
+    const auto bits = std::bit_cast<std::uint32_t>(score + 0.0F);  // -0 becomes 0
+    return (bits >> 31) != 0 ? bits : ~bits & 0x7fffffffU;
+  }
+
+  bool is_unused(TokenId id) const { return id >= 0 && table_.type(id) == PieceType::unused; }
+
+  // Queues the merge of a symbol with its right neighbour if they spell a piece.
+  bool propose(std::uint32_t left) {
+    const Symbol& symbol = symbols_[left];
+    const Symbol& right = symbols_[symbol.next];
+    if (symbol.is_frozen || right.is_frozen) return false;
+    const std::uint32_t size = symbol.size + right.size;
+    const TokenId id = table_.matchable().find(text_.substr(symbol.begin, size));
+    if (id < 0) return false;
+    queue_.push_back({std::uint64_t{descending(table_.score(id))} << 32 | left, size});
+    if (is_unused(id)) left_sizes_[id] = symbol.size;
+    return true;
+  }
+  void propose_and_sift(std::uint32_t left) {
+    if (propose(left)) std::push_heap(queue_.begin(), queue_.end(), std::greater<>());
+  }
+
+  template <class OnPiece>
+  void take_apart(std::string_view symbol, const OnPiece& on_piece) const {
+    std::vector<std::string_view> parts = {symbol};
+    while (!parts.empty()) {
+      const std::string_view part = parts.back();
+      parts.pop_back();
+      const TokenId id = table_.find(part);
+      const auto left_size = is_unused(id) ? left_sizes_.find(id) : left_sizes_.end();
+      if (left_size == left_sizes_.end()) {
+        on_piece(part, id);
+      } else {
+        parts.push_back(part.substr(left_size->second));
+        parts.push_back(part.substr(0, left_size->second));
+      }
+    }
+  }
+
+  const SentencePieceTable& table_;
+  std::string_view text_;
+  std::uint32_t end_ = 0;
+  std::vector<Symbol> symbols_;
+  std::vector<Candidate> queue_;                           // a heap, smallest priority first
+  std::unordered_map<TokenId, std::uint32_t> left_sizes_;  // how unused pieces came about
+};
+
+inline void SentencePieceMerger::merge() {
+  const auto end = static_cast<std::uint32_t>(symbols_.size());
+  for (std::uint32_t left = 0; left + 1 < end; ++left) propose(left);
+  std::make_heap(queue_.begin(), queue_.end(), std::greater<>());
+  while (!queue_.empty()) {
+    std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
+    const Candidate candidate = queue_.back();
+    queue_.pop_back();
+    const auto position = static_cast<std::uint32_t>(candidate.priority);
+    Symbol& left = symbols_[position];
+    // Out of date if either symbol has been merged since: then the sizes differ.
+    if (left.size == 0 || left.next == end) continue;
+    Symbol& right = symbols_[left.next];
+    if (left.size + right.size != candidate.size) continue;
+    left.size = candidate.size;
+    left.next = right.next;
+    right.size = 0;
+    if (left.next != end) symbols_[left.next].previous = position;
+    if (position != 0) propose_and_sift(left.previous);
+    if (left.next != end) propose_and_sift(position);
+  }
+}
+
+}  // namespace terse

@@ -121,7 +121,7 @@ class AddedTokens {
 
   static AddedToken read_token(JsonValue entry) {
     const auto field = [&](std::string_view name) {
-      return required_member(entry, name, "an added token");
+      return required_field(entry.as_object("an added token"), name, "an added token");
     };
     const auto flag = [&](std::string_view name) { return field(name).as_boolean(name); };
     AddedToken token;
@@ -155,7 +155,7 @@ class AddedTokens {
         std::string content = token.content;
         context.normalize(content);
         check(!content.empty(), ErrorClass::tokenizer, source, ": nothing is left of added token ",
-              quoted(token.content), " by normalisation");
+              terse::quoted(token.content), " by normalisation");
         normalized.push_back(std::move(content));
         normalized_.tokens.push_back(i);
       }

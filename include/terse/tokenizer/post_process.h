@@ -33,21 +33,21 @@ class PostProcessor {
   static PostProcessor from_json(JsonValue value, std::size_t vocab_size) {
     PostProcessor result;
     std::size_t inserting = 0;
-    for (const JsonValue step : component_steps(value, "post_processor", "processors")) {
-      const std::string_view type = component_type(step, "post_processor");
-      if (type == "ByteLevel") continue;  // only moves offsets, which nobody keeps here
-      check(++inserting == 1, ErrorClass::unsupported, value.source(),
-            ": post_processor has several steps that insert tokens");
-      if (type == "TemplateProcessing") {
-        result = from_template(step, vocab_size);
-      } else if (type == "BertProcessing") {
-        result = from_bert(step, vocab_size);
-      } else if (type == "RobertaProcessing") {
-        result = from_roberta(step, vocab_size);
-      } else {
-        fail(ErrorClass::unsupported, value.source(), ": post_processor type ", quoted(type));
-      }
-    }
+    for_each_step(
+        value, "processors", "post_processor", [&](JsonValue step, std::string_view type) {
+          if (type == "ByteLevel") return;  // only moves offsets, which nobody keeps here
+          check(++inserting == 1, ErrorClass::unsupported, value.source(),
+                ": post_processor has several steps that insert tokens");
+          if (type == "TemplateProcessing") {
+            result = from_template(step, vocab_size);
+          } else if (type == "BertProcessing") {
+            result = from_bert(step, vocab_size);
+          } else if (type == "RobertaProcessing") {
+            result = from_roberta(step, vocab_size);
+          } else {
+            fail(ErrorClass::unsupported, value.source(), ": post_processor type ", quoted(type));
+          }
+        });
     return result;
   }
 
@@ -92,7 +92,7 @@ class PostProcessor {
   static Item special(TokenId id, TokenId type_id) { return {Place::special, type_id, {id}}; }
 
   static JsonValue field(JsonValue object, std::string_view name) {
-    return required_member(object, name, "post_processor");
+    return required_field(object.as_object("post_processor"), name, "post_processor");
   }
 
   // cls A sep, and B sep of type 1 for the pair.

@@ -6,6 +6,11 @@ Usage: tools/generate_unicode.py [UCD folder] > include/terse/tokenizer/unicode_
 The committed header was made from Debian's package unicode-data 15.0.0 (/usr/share/unicode). Every
 property of a code point that the tokenizers ask for is packed into one record; code points share
 records, and the map from code point to record is a table of three stages.
+
+Token ids must equal those of Hugging Face tokenizers 0.23, which takes some properties from older
+tables: general categories for BERT from Unicode 8.0 (crate unicode_categories 0.1.1), normal forms
+and the marks of StripAccents from Unicode 9.0 (crate unicode-normalization-alignments 0.1.12). For
+these, younger characters are unassigned, and the few later changes of category are undone.
 """
 
 import pathlib
@@ -15,8 +20,13 @@ CODE_POINTS = 0x110000
 LEAF_BITS = 4  # code points per block of the last stage: 16
 NODE_BITS = 5  # blocks per block of the middle stage: 32
 
-FLAGS = ["white_space", "letter", "number", "word", "nonspacing_mark", "mark", "punctuation",
-         "control", "nfc_inert", "nfd_inert", "nfkc_inert", "nfkd_inert"]
+FLAGS = ["white_space", "letter", "number", "word", "mark", "bert_mark", "bert_punctuation",
+         "bert_control", "nfc_inert", "nfd_inert", "nfkc_inert", "nfkd_inert"]
+
+# Code points whose general category has changed since, where it makes a difference.
+CATEGORIES_8 = {0x166D: "Po", 0x1734: "Mn", 0x1885: "Lo", 0x1886: "Lo", 0xA9BD: "Mc",
+                0x111C9: "Po"}
+CATEGORIES_9 = {0x1CF2: "Mc", 0x1CF3: "Mc", 0x111C9: "Po"}
 
 # Grapheme_Cluster_Break, Extended_Pictographic and Indic_Conjunct_Break in one class: where two of
 # them have a value, one follows from the class (every linker also extends).
@@ -35,7 +45,8 @@ HANGUL_SYLLABLES = range(0xAC00, 0xD7A4)  # decomposed by arithmetic, not by tab
 
 
 class Database:
-    """The files of the UCD, each property as a list over all code points."""
+    """The files of the UCD, each property as a list over all code points. Combining classes and
+    decompositions are those of Unicode 9.0."""
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
@@ -43,7 +54,15 @@ class Database:
         self.combining_class = [0] * CODE_POINTS
         self.lowercase_delta = [0] * CODE_POINTS
         self.decomposition = {}  # code point -> (is_compatibility, [code points]), one level
+        self.age = self.property_map("DerivedAge.txt")
         self.read_unicode_data()
+
+    def exists_in(self, code, version):
+        """Whether the code point was assigned in this major version of Unicode."""
+        return self.age[code] is not None and float(self.age[code]) <= version
+
+    def old_category(self, code, version, changed):
+        return changed.get(code, self.category[code]) if self.exists_in(code, version) else "Cn"
 
     def rows(self, name):
         """(first, last, fields) of each line of a semicolon-separated file."""
@@ -75,8 +94,9 @@ class Database:
                 first = range_start
             for code in range(first, last + 1):
                 self.category[code] = fields[1]
-                self.combining_class[code] = int(fields[2])
-            if fields[4]:
+                if self.exists_in(code, 9):
+                    self.combining_class[code] = int(fields[2])
+            if fields[4] and self.exists_in(last, 9):
                 tag, _, codes = fields[4].rpartition("> ")
                 self.decomposition[last] = (bool(tag), [int(c, 16) for c in codes.split()])
             if fields[12]:
@@ -120,13 +140,15 @@ def property_records(database):
     alphabetic = database.property_set("DerivedCoreProperties.txt", "Alphabetic")
     changed = {form: {code
                       for first, last, fields in database.rows("DerivedNormalizationProps.txt")
-                      if fields[0] == form + "_QC" for code in range(first, last + 1)}
+                      if fields[0] == form + "_QC" for code in range(first, last + 1)
+                      if database.exists_in(code, 9)}
                for form in ("NFC", "NFD", "NFKC", "NFKD")}
     classes = grapheme_classes(database)
     numbers = {}
     index = []
     for code, category in enumerate(database.category):
         combining_class = database.combining_class[code]
+        old_category = database.old_category(code, 8, CATEGORIES_8)
         has = {
             "white_space": code in white_space,
             "letter": category[0] == "L",
@@ -134,10 +156,10 @@ def property_records(database):
             # \w of UTS 18 annex C
             "word": (code in alphabetic or category[0] == "M" or category in ("Nd", "Pc")
                      or code in join_control),
-            "nonspacing_mark": category == "Mn",
-            "mark": category[0] == "M",
-            "punctuation": category[0] == "P" or (code < 0x80 and category[0] == "S"),
-            "control": category in ("Cc", "Cf", "Co"),
+            "mark": database.old_category(code, 9, CATEGORIES_9)[0] == "M",
+            "bert_mark": old_category == "Mn",
+            "bert_punctuation": old_category[0] == "P" or (code < 0x80 and category[0] == "S"),
+            "bert_control": old_category in ("Cc", "Cf", "Co"),
         }
         for form, codes in changed.items():
             has[form.lower() + "_inert"] = combining_class == 0 and code not in codes

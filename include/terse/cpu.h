@@ -41,7 +41,7 @@ inline Isa parse_isa(std::string_view name) {
   for (const Isa isa : {Isa::reference, Isa::avx2, Isa::avx512, Isa::amx}) {
     if (name == isa_name(isa)) return isa;
   }
-  fail(ErrorClass::range, "instruction set ", quoted(name),
+  fail(ErrorClass::range, "instruction set ", quote(name),
        ", expected reference, avx2, avx512 or amx");
 }
 

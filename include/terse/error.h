@@ -56,7 +56,7 @@ constexpr const char* error_class_name(ErrorClass error_class) {
 
 // Foreign text made safe for a one-line message: quoted, control characters and invalid UTF-8 bytes
 // escaped, shortened to about max_bytes with an ellipsis.
-inline std::string quoted(std::string_view text, std::size_t max_bytes = 80) {
+inline std::string quote(std::string_view text, std::size_t max_bytes = 80) {
   static constexpr char kHex[] = "0123456789abcdef";
   std::string out = "\"";
   for (std::size_t i = 0; i < text.size(); ++i) {

@@ -34,7 +34,7 @@ inline std::string path_text(std::string_view path) {
   constexpr std::size_t kMaxBytes = 160;
   const std::string_view tail =
       path.size() > kMaxBytes ? path.substr(path.size() - kMaxBytes) : path;
-  const std::string text = quoted(tail, 4 * kMaxBytes);
+  const std::string text = quote(tail, 4 * kMaxBytes);
   return (tail.size() < path.size() ? "..." : "") + text.substr(1, text.size() - 2);
 }
 

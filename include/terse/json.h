@@ -188,7 +188,7 @@ class JsonValue {
       case JsonType::floating:
         return nlohmann::json(node().number).dump();
       case JsonType::string:
-        return quoted(document_->text(node().begin, node().size));
+        return quote(document_->text(node().begin, node().size));
       default:
         return json_type_name(type());
     }
@@ -347,7 +347,7 @@ struct JsonBuilder {
       std::size_t slot = std::hash<std::string_view>{}(keys[i]) & (slots - 1);
       for (; table[slot] != 0; slot = (slot + 1) & (slots - 1)) {
         check(keys[table[slot] - 1] != keys[i], ErrorClass::duplicate, document.source_, ": name ",
-              quoted(keys[i]), " given twice in one object");
+              quote(keys[i]), " given twice in one object");
       }
       table[slot] = static_cast<std::uint32_t>(i + 1);
     }

@@ -185,7 +185,7 @@ class SafeTensors {
 
   // Appends an entry without its data; returns where that lies.
   Range read_entry(const JsonValue& value) {
-    const auto label = [&] { return value.source() + ": tensor " + quoted(value.key()); };
+    const auto label = [&] { return value.source() + ": tensor " + quote(value.key()); };
     if (!value.is_object()) {
       fail(ErrorClass::schema, label(), " is ", value.describe(), ", expected an object");
     }
@@ -267,7 +267,7 @@ class SafeTensors {
     std::uint64_t covered = 0;
     for (const std::uint32_t i : order) {
       if (ranges[i].begin != covered) {
-        fail(ErrorClass::coverage, source, ": tensor ", terse::quoted(entries_[i].name),
+        fail(ErrorClass::coverage, source, ": tensor ", terse::quote(entries_[i].name),
              " starts at byte ", ranges[i].begin, ", expected ", covered,
              ", the end of the tensor before it");
       }
@@ -351,7 +351,7 @@ class SafeTensorsWriter {
     std::sort(sorted.begin(), sorted.end());
     const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
     if (twice != sorted.end()) {
-      fail(ErrorClass::duplicate, path_text(path), ": tensor ", quoted(*twice), " given twice");
+      fail(ErrorClass::duplicate, path_text(path), ": tensor ", quote(*twice), " given twice");
     }
     if (header.size() == 1) return "{}";
     header.back() = '}';

@@ -84,7 +84,7 @@ class ZipArchive {
   std::string_view content(std::string_view name) const {
     const auto found = entries_.find(name);
     if (found == entries_.end()) {
-      fail(ErrorClass::schema, source_, ": the archive has no entry ", quoted(name));
+      fail(ErrorClass::schema, source_, ": the archive has no entry ", quote(name));
     }
     return found->second;
   }
@@ -154,11 +154,11 @@ class ZipArchive {
     reader.take(comment_bytes);
     constexpr unsigned kEncrypted = 1;
     if (method != 0 || (flags & kEncrypted) != 0 || bytes != stored_bytes) {
-      fail(ErrorClass::unsupported, source_, ": entry ", quoted(name),
+      fail(ErrorClass::unsupported, source_, ": entry ", quote(name),
            " is compressed or encrypted, expected plain data");
     }
     if (!entries_.emplace(name, entry_data(name, header, bytes, directory.begin)).second) {
-      fail(ErrorClass::duplicate, source_, ": entry ", quoted(name), " is in the archive twice");
+      fail(ErrorClass::duplicate, source_, ": entry ", quote(name), " is in the archive twice");
     }
   }
 
@@ -422,8 +422,8 @@ class TensorPickle {
                        (module == "torch._utils" && name == "_rebuild_tensor_v2") ||
                        (module == "torch" && storage_dtype(name).has_value());
     if (!known) {
-      fail(ErrorClass::unsupported, source_, ": the pickle names ", quoted(module), ".",
-           quoted(name), ", which is not executed here");
+      fail(ErrorClass::unsupported, source_, ": the pickle names ", quote(module), ".",
+           quote(name), ", which is not executed here");
     }
     push({.kind = Kind::global, .text = name});
   }

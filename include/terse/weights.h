@@ -38,7 +38,7 @@ inline std::string name_list(std::span<const std::string> names) {
   constexpr std::size_t kShown = 5;
   std::string text;
   for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i) {
-    text += (i == 0 ? "" : ", ") + terse::quoted(names[i], 60);
+    text += (i == 0 ? "" : ", ") + terse::quote(names[i], 60);
   }
   if (names.size() > kShown) text += " and " + std::to_string(names.size() - kShown) + " more";
   return text;
@@ -68,7 +68,7 @@ class ShardFolder {
     const bool inside = is_inside(real, real_);
     const bool in_blobs =
         cache.filename() == "snapshots" && is_inside(real, cache.parent_path() / "blobs");
-    check(inside || in_blobs, ErrorClass::path, path_text(folder_), ": shard ", quoted(name),
+    check(inside || in_blobs, ErrorClass::path, path_text(folder_), ": shard ", quote(name),
           " links to a place outside the model folder");
     return real;
   }
@@ -96,10 +96,10 @@ class ShardFolder {
       ok = !component.empty() && component != "." && component != "..";
       begin = end + 1;
     }
-    check(ok, ErrorClass::path, path_text(folder_), ": shard name ", quoted(name),
+    check(ok, ErrorClass::path, path_text(folder_), ": shard name ", quote(name),
           " in the index, expected a file inside the model folder");
     check(name.ends_with(".safetensors"), ErrorClass::unsupported, path_text(folder_), ": shard ",
-          quoted(name), ", expected a .safetensors file");
+          quote(name), ", expected a .safetensors file");
   }
 
   std::string folder_;
@@ -238,7 +238,7 @@ class Checkpoint : public std::enable_shared_from_this<Checkpoint> {
   void add(const std::string& name, const TensorView& view,
            const std::shared_ptr<const std::string>& file) {
     if (!slots_.try_emplace(name, view, file).second) {
-      fail(ErrorClass::duplicate, path_text(*file), ": tensor ", terse::quoted(name),
+      fail(ErrorClass::duplicate, path_text(*file), ": tensor ", terse::quote(name),
            " is in another file of the model too");
     }
   }
@@ -319,7 +319,7 @@ class Weights {
     return found == checkpoint_->slots_.end() ? nullptr : &found->second;
   }
   std::string where(std::string_view name) const {
-    return path_text(*find(name)->file) + ": tensor " + quoted(prefix_ + std::string(name), 200);
+    return path_text(*find(name)->file) + ": tensor " + quote(prefix_ + std::string(name), 200);
   }
 
   std::shared_ptr<const Checkpoint> checkpoint_;
@@ -404,7 +404,7 @@ inline void Checkpoint::check_finite(int threads) const {
         const TensorView& view = piece.slot->view;
         const std::uint64_t bad = detail::first_nonfinite(view, piece.begin, piece.end);
         check(bad == piece.end, ErrorClass::nonfinite, path_text(*piece.slot->file), ": tensor ",
-              quoted(*piece.name, 200), " has a NaN or infinity at element ", bad);
+              quote(*piece.name, 200), " has a NaN or infinity at element ", bad);
       });
 }
 

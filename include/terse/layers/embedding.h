@@ -11,7 +11,7 @@ namespace terse {
 // scope.weight, (rows, width). Throws Error missing_tensor, shape_mismatch, dtype.
 inline Table load_table(const Backend& backend, const Weights& scope, std::int64_t rows,
                         std::int64_t width) {
-  return backend.prepare_table(scope.get("weight", {rows, width}), scope.owner());
+  return backend.prepare_table(scope.get("weight", {rows, width}), scope.checkpoint());
 }
 
 }  // namespace terse

@@ -20,7 +20,7 @@ inline LinearPart linear_part(const Weights& scope, std::int64_t out_features,
   LinearPart part;
   part.weight = scope.get("weight", {out_features, in_features});
   if (bias == Bias::required) part.bias = scope.get("bias", {out_features});
-  part.owner = scope.owner();
+  part.owner = scope.checkpoint();
   return part;
 }
 

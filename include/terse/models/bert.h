@@ -5,6 +5,7 @@
 // modeling_xlm_roberta.py.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -15,6 +16,7 @@
 #include "terse/layers/norm.h"
 #include "terse/layers/selection.h"
 #include "terse/models/config.h"
+#include "terse/models/loading.h"
 #include "terse/models/model.h"
 #include "terse/models/trace.h"
 #include "terse/weights.h"
@@ -99,12 +101,11 @@ class Bert {
     embeddings_norm_ = load_layer_norm(
         backend, config.fused_names ? weights.scope("emb_ln") : embeddings.scope("LayerNorm"),
         width, config.layer_norm_eps);
-    const Weights encoder = weights.scope("encoder");
-    const Weights layers = encoder.scope(config.fused_names ? "layers" : "layer");
+    const std::string_view layers = config.fused_names ? "encoder.layers" : "encoder.layer";
     for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
       const bool last = layer + 1 == config.num_hidden_layers;
       layers_.push_back(
-          load_layer(layers.scope(layer), last ? backend.sensitive : backend.compute));
+          load_layer(weights.scope(layers, layer), last ? backend.sensitive : backend.compute));
     }
   }
 
@@ -223,16 +224,12 @@ class Bert {
     backend_->linear_activation(context, next, layer.intermediate, config_.hidden_act,
                                 b.intermediate);
     if (tracer != nullptr) tracer->operand(context, name + ".intermediate", b.intermediate);
-    next.dtype = next_compute(layer);
+    const bool last = &layer == &layers_.back();
+    if (!last) next.dtype = (&layer + 1)->qkv.compute;
     const AddSpec add_output{.sum_norm = &layer.output_norm};
-    backend_->linear_add(context, b.intermediate, layer.output, add_output, b.residual, &next);
+    backend_->linear_add(context, b.intermediate, layer.output, add_output, b.residual,
+                         last ? nullptr : &next);
     if (tracer != nullptr) tracer->residual(context, name + ".output", b.residual);
-  }
-
-  // The type that the block after `layer` wants its operand in.
-  DType next_compute(const Layer& layer) const {
-    const bool has_next = &layer != &layers_.back();
-    return has_next ? (&layer + 1)->qkv.compute : layer.qkv.compute;
   }
 
   Layer load_layer(const Weights& scope, DType dtype) const {
@@ -246,8 +243,8 @@ class Bert {
     if (config_.fused_names) {
       const LinearPart stacked =
           linear_part(scope.scope("mixer").scope("Wqkv"), 3 * width, width, Bias::required);
-      const LinearPart parts[] = {rows_of(stacked, 0, width), rows_of(stacked, width, width),
-                                  rows_of(stacked, 2 * width, width)};
+      const std::array parts = {rows_of(stacked, 0, width), rows_of(stacked, width, width),
+                                rows_of(stacked, 2 * width, width)};
       layer.qkv = backend_->prepare_linear(LinearKind::qkv, parts, dtype);
       layer.attention_output = linear(scope.scope("mixer").scope("out_proj"), width, width);
       layer.attention_norm = load_layer_norm(*backend_, scope.scope("norm1"), width, eps);
@@ -258,9 +255,9 @@ class Bert {
     }
     const Weights attention = scope.scope("attention");
     const Weights self = attention.scope("self");
-    const LinearPart parts[] = {linear_part(self.scope("query"), width, width, Bias::required),
-                                linear_part(self.scope("key"), width, width, Bias::required),
-                                linear_part(self.scope("value"), width, width, Bias::required)};
+    const std::array parts = {linear_part(self.scope("query"), width, width, Bias::required),
+                              linear_part(self.scope("key"), width, width, Bias::required),
+                              linear_part(self.scope("value"), width, width, Bias::required)};
     layer.qkv = backend_->prepare_linear(LinearKind::qkv, parts, dtype);
     layer.attention_output = linear(attention.scope("output").scope("dense"), width, width);
     layer.attention_norm =
@@ -294,6 +291,21 @@ class Bert {
   Norm embeddings_norm_;
   std::vector<Layer> layers_;
 };
+
+// What `inspect` and results say of an encoder; the caller adds its role.
+inline ModelInfo bert_info(const ModelFolder& folder, const BertConfig& config) {
+  ModelInfo info = folder.info();
+  info.architecture = config.xlm_roberta ? "XLM-RoBERTa" : "BERT";
+  info.model_type = config.model_type;
+  info.num_hidden_layers = config.num_hidden_layers;
+  info.hidden_size = config.hidden_size;
+  info.intermediate_size = config.intermediate_size;
+  info.num_attention_heads = info.num_key_value_heads = config.num_attention_heads;
+  info.head_dim = config.head_dim();
+  info.vocab_size = config.vocab_size;
+  info.max_tokens = config.max_tokens();
+  return info;
+}
 
 // The scope below which a checkpoint keeps the encoder: "roberta" or "bert" in models with a head,
 // none in bare encoders.

@@ -115,8 +115,8 @@ class Config {
   // Refuses a field whose effect is not implemented unless it has the one value that asks for none.
   void require(std::string_view key, std::string_view only) const {
     const std::string value = string_or(key, only);
-    check(value == only, ErrorClass::unsupported, source(), ": ", key, " ", quoted(value),
-          " is not implemented, only ", quoted(only));
+    check(value == only, ErrorClass::unsupported, source(), ": ", key, " ", quote(value),
+          " is not implemented, only ", quote(only));
   }
   void refuse(std::string_view key) const {
     check(!has(key), ErrorClass::unsupported, source(), ": ", key,
@@ -130,7 +130,7 @@ class Config {
     if (name == "gelu_pytorch_tanh" || name == "gelu_new") return Activation::gelu_tanh;
     if (name == "silu" || name == "swish") return Activation::silu;
     if (name == "relu") return Activation::relu;
-    fail(ErrorClass::unsupported, source(), ": ", key, " ", quoted(name),
+    fail(ErrorClass::unsupported, source(), ": ", key, " ", quote(name),
          " is not implemented, only gelu, gelu_pytorch_tanh, silu, relu");
   }
 

@@ -86,10 +86,19 @@ class EmbedModel {
   virtual const ModelInfo& info() const = 0;
   virtual const Tokenizer& tokenizer() const = 0;
   virtual Input encode(std::string_view text, TextKind kind, const EmbedOptions&) const = 0;
+  // Throws Error (unsupported, range) for outputs this model cannot give.
+  virtual void check_options(const EmbedOptions&) const = 0;
   // Options that all texts of a batch share: pooling, normalisation, truncate_dim, outputs.
   virtual void forward(Context&, std::span<const Input* const> inputs, const EmbedOptions&,
                        std::span<Vectors> out, Tracer* tracer) const = 0;
 };
+
+// The head's values for every row of x, (rows, columns).
+inline std::vector<float> run_head(Context& context, const Residual& x, const HeadSpec& head) {
+  std::vector<double> values(static_cast<std::size_t>(x.rows * head_columns(head, x.width)));
+  context.backend->head(context, x, head, values);
+  return {values.begin(), values.end()};
+}
 
 // Packs inputs one after another, positions from 0 in each.
 inline Batch pack(std::span<const Input* const> inputs) {

@@ -155,7 +155,7 @@ class AddedTokens {
         std::string content = token.content;
         context.normalize(content);
         check(!content.empty(), ErrorClass::tokenizer, source, ": nothing is left of added token ",
-              terse::quoted(token.content), " by normalisation");
+              terse::quote(token.content), " by normalisation");
         normalized.push_back(std::move(content));
         normalized_.tokens.push_back(i);
       }

@@ -30,7 +30,7 @@ class BertNormalizer {
     if (strip_accents_) {
       // Also splits Hangul syllables into jamo, which is how the vocabulary has them.
       to_normal_form(text, NormalForm::nfd);
-      remove_characters(text, is_mark_nonspacing);
+      remove_characters(text, is_bert_mark);
     }
     if (lowercase_) lowercase(text);
   }

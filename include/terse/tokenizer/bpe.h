@@ -48,7 +48,7 @@ class Bpe {
   std::string describe() const {
     return "BPE: " + std::to_string(vocabulary_.num_pieces()) + " pieces, " +
            std::to_string(merges_.num_rules()) + " merges" +
-           (unk_token_ ? ", unk token " + terse::quoted(*unk_token_) : "") +
+           (unk_token_ ? ", unk token " + terse::quote(*unk_token_) : "") +
            (fuse_unk_ ? ", fused unk" : "") + (byte_fallback_ ? ", byte fallback" : "") +
            (ignore_merges_ ? ", whole words first" : "");
   }
@@ -259,7 +259,7 @@ inline void Bpe::read_merges(JsonValue model) {
     const TokenId id = trie_.find(text);
     if (id < 0) {
       fail(ErrorClass::tokenizer, model.source(), ": model.merges entry ", rules.size(), " needs ",
-           quoted(text), ", which is not in the vocabulary");
+           quote(text), ", which is not in the vocabulary");
     }
     return id;
   };
@@ -353,8 +353,8 @@ inline bool Bpe::add_bytes(std::string_view symbol, Word* word) const {
 inline TokenId Bpe::unk_id(std::string_view symbol) const {
   const TokenId id = trie_.find(*unk_token_);
   if (id < 0) {
-    fail(ErrorClass::tokenizer, "BPE model: ", quoted(symbol),
-         " is not in the vocabulary, and neither is unk_token ", terse::quoted(*unk_token_));
+    fail(ErrorClass::tokenizer, "BPE model: ", quote(symbol),
+         " is not in the vocabulary, and neither is unk_token ", terse::quote(*unk_token_));
   }
   return id;
 }

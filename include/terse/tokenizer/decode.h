@@ -309,7 +309,7 @@ inline Decoder::Step Decoder::read_step(JsonValue value, std::string_view type) 
     return decoders::Bpe{Pattern::literal(suffix)};
   }
   check(type == "ByteLevel", ErrorClass::unsupported, value.source(), ": decoder type ",
-        quoted(type));
+        quote(type));
   return decoders::ByteLevel{};
 }
 
@@ -322,7 +322,7 @@ inline decoders::Metaspace Decoder::read_metaspace(JsonValue value) {
   if (const auto scheme = value.find("prepend_scheme"); scheme && !scheme->is_null()) {
     const std::string_view name = scheme->as_string("prepend_scheme");
     check(name == "always" || name == "first" || name == "never", ErrorClass::schema,
-          value.source(), ": prepend_scheme is ", quoted(name),
+          value.source(), ": prepend_scheme is ", quote(name),
           ", expected always, first or never");
     metaspace.keeps_first = name == "never";
   } else if (const auto add = value.find("add_prefix_space"); add && !add->is_null()) {
@@ -334,7 +334,7 @@ inline decoders::Metaspace Decoder::read_metaspace(JsonValue value) {
 inline std::string Decoder::read_character(JsonValue value, std::string_view what) {
   const std::string_view text = value.as_string(what);
   check(!text.empty() && utf8_length(text[0]) == text.size(), ErrorClass::schema, value.source(),
-        ": ", what, " is ", quoted(text), ", expected one character");
+        ": ", what, " is ", quote(text), ", expected one character");
   return std::string(text);
 }
 

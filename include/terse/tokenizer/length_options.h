@@ -49,7 +49,7 @@ inline TruncationSide read_side(JsonValue options, TruncationSide absent) {
   if (!member) return absent;
   const std::string_view name = member->as_string("direction");
   check(name == "Left" || name == "Right", ErrorClass::schema, options.source(), ": direction is ",
-        quoted(name), ", expected Left or Right");
+        quote(name), ", expected Left or Right");
   return name == "Left" ? TruncationSide::left : TruncationSide::right;
 }
 
@@ -58,7 +58,7 @@ inline TruncationStrategy read_strategy(JsonValue value) {
   if (name == "LongestFirst") return TruncationStrategy::longest_first;
   if (name == "OnlyFirst") return TruncationStrategy::only_first;
   check(name == "OnlySecond", ErrorClass::schema, value.source(), ": truncation strategy is ",
-        quoted(name), ", expected LongestFirst, OnlyFirst or OnlySecond");
+        quote(name), ", expected LongestFirst, OnlyFirst or OnlySecond");
   return TruncationStrategy::only_second;
 }
 

@@ -1,4 +1,6 @@
-// Unicode normalization forms (UAX 15): decomposition, canonical order, composition.
+// Unicode normalization forms (UAX 15): decomposition, canonical order, composition. The data is
+// that of Unicode 9.0, as in the reference library; younger characters are unassigned and stay as
+// they are.
 #pragma once
 
 #include <algorithm>
@@ -171,7 +173,7 @@ class NormalFormWriter {
 
 // Brings valid UTF-8 text into a normal form. Time O(n log n) in the longest run of marks, O(n)
 // otherwise; printable ASCII and characters that the form leaves alone cost next to nothing.
-// Source: UAX 15, Unicode 15.0.
+// Source: UAX 15.
 inline void to_normal_form(std::string& text, NormalForm form) {
   const std::uint16_t inert = NormalFormWriter::flag_of(form);
   std::size_t index = 0;  // end of the prefix that stays as it is

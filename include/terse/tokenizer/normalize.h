@@ -32,7 +32,7 @@ struct Prepend {
   void apply(std::string& text) const {
     if (!text.empty()) text.insert(0, content);
   }
-  std::string describe() const { return "Prepend(" + terse::quoted(content) + ")"; }
+  std::string describe() const { return "Prepend(" + terse::quote(content) + ")"; }
 };
 
 // Replaces all matches, left to right, not overlapping.
@@ -42,7 +42,7 @@ struct Replace {
 
   void apply(std::string& text) const { replace_all(text, pattern, content); }
   std::string describe() const {
-    return "Replace(" + pattern.description() + " by " + terse::quoted(content) + ")";
+    return "Replace(" + pattern.description() + " by " + terse::quote(content) + ")";
   }
 };
 
@@ -81,9 +81,10 @@ struct Lowercase {
   std::string describe() const { return "Lowercase"; }
 };
 
-// Drops nonspacing marks; decomposes nothing, so precomposed letters keep theirs.
+// Drops marks of all kinds, spacing ones too (BertNormalizer keeps those); decomposes nothing, so
+// precomposed letters keep theirs.
 struct StripAccents {
-  void apply(std::string& text) const { remove_characters(text, is_mark_nonspacing); }
+  void apply(std::string& text) const { remove_characters(text, is_mark); }
   std::string describe() const { return "StripAccents"; }
 };
 
@@ -183,7 +184,7 @@ class Normalizer {
     if (type == "NFD") return normalizer::Form{NormalForm::nfd};
     if (type == "NFKC") return normalizer::Form{NormalForm::nfkc};
     if (type == "NFKD") return normalizer::Form{NormalForm::nfkd};
-    fail(ErrorClass::unsupported, step.source(), ": normalizer of type ", quoted(type));
+    fail(ErrorClass::unsupported, step.source(), ": normalizer of type ", quote(type));
   }
 
   std::vector<Step> steps_ = {};

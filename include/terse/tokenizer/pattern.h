@@ -40,9 +40,9 @@ class Pattern {
       pattern.text_ = text;
     } else {
       check(pattern.read_regex(text), ErrorClass::unsupported, definition.source(), ": ", what, " ",
-            quoted(text), ", expected literal text, one repeated character, or GPT-2's expression");
+            quote(text), ", expected literal text, one repeated character, or GPT-2's expression");
     }
-    pattern.description_ = quoted(text);
+    pattern.description_ = quote(text);
     return pattern;
   }
 
@@ -50,7 +50,7 @@ class Pattern {
   static Pattern literal(std::string_view text) {
     Pattern pattern;
     pattern.text_ = text;
-    pattern.description_ = quoted(text);
+    pattern.description_ = quote(text);
     return pattern;
   }
 

@@ -45,7 +45,7 @@ class PostProcessor {
           } else if (type == "RobertaProcessing") {
             result = from_roberta(step, vocab_size);
           } else {
-            fail(ErrorClass::unsupported, value.source(), ": post_processor type ", quoted(type));
+            fail(ErrorClass::unsupported, value.source(), ": post_processor type ", quote(type));
           }
         });
     return result;
@@ -165,13 +165,13 @@ class PostProcessor {
       item.type_id = read_token_id(field(content, "type_id"), "type_id", kMaxVocabulary);
       if (content.key() == "Sequence") {
         check(id == "A" || id == "B", ErrorClass::schema, list.source(),
-              ": template names sequence ", quoted(id), ", expected A or B");
+              ": template names sequence ", quote(id), ", expected A or B");
         item.place = id == "A" ? Place::first : Place::second;
       } else {
         check(content.key() == "SpecialToken", ErrorClass::schema, list.source(),
-              ": template item ", quoted(content.key()), ", expected Sequence or SpecialToken");
+              ": template item ", quote(content.key()), ", expected Sequence or SpecialToken");
         const auto token = special_tokens.find(id);
-        check(bool{token}, ErrorClass::tokenizer, list.source(), ": template token ", quoted(id),
+        check(bool{token}, ErrorClass::tokenizer, list.source(), ": template token ", quote(id),
               " is not among special_tokens");
         item.special = read_special_ids(*token, vocab_size);
         num_special += item.special.size();

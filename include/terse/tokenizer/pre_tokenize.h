@@ -97,7 +97,7 @@ struct Metaspace {
     const auto text =
         required_field(definition, "replacement", "Metaspace").as_string("replacement");
     check(!text.empty() && utf8_length(text[0]) == text.size(), ErrorClass::schema,
-          definition.source(), ": replacement of Metaspace is ", quoted(text),
+          definition.source(), ": replacement of Metaspace is ", quote(text),
           ", expected one character");
     result.replacement = text;
     result.split = flag_field(definition, "split", true);
@@ -121,7 +121,7 @@ struct Metaspace {
 
   std::string describe() const {
     static constexpr const char* kSchemes[] = {"first", "never", "always"};
-    return "Metaspace(" + terse::quoted(replacement) + " prepend " +
+    return "Metaspace(" + terse::quote(replacement) + " prepend " +
            kSchemes[static_cast<std::size_t>(prepend_scheme)] + (split ? ")" : " no split)");
   }
 
@@ -134,7 +134,7 @@ struct Metaspace {
     if (!scheme) return adds_prefix ? PrependScheme::always : PrependScheme::never;
     const std::string_view name = scheme->as_string("prepend_scheme");
     check(name == "always" || name == "first" || name == "never", ErrorClass::schema,
-          definition.source(), ": prepend_scheme is ", quoted(name),
+          definition.source(), ": prepend_scheme is ", quote(name),
           ", expected always, first or never");
     check(adds_prefix || name == "never", ErrorClass::tokenizer, definition.source(),
           ": add_prefix_space is false, but prepend_scheme is ", name);
@@ -228,7 +228,7 @@ struct Split {
     const auto name = required_field(definition, "behavior", "Split").as_string("behavior");
     const auto* found = std::find(kSplitBehaviorNames.begin(), kSplitBehaviorNames.end(), name);
     check(found != kSplitBehaviorNames.end(), ErrorClass::schema, definition.source(),
-          ": behavior of Split is ", quoted(name), ", expected one of Removed, Isolated, ",
+          ": behavior of Split is ", quote(name), ", expected one of Removed, Isolated, ",
           "MergedWithPrevious, MergedWithNext, Contiguous");
     return {Pattern::from_json(required_field(definition, "pattern", "Split"), "pattern of Split"),
             static_cast<SplitBehavior>(found - kSplitBehaviorNames.begin()),
@@ -324,7 +324,7 @@ class PreTokenizer {
     if (type == "Metaspace") return pre_tokenizer::Metaspace::from_json(step);
     if (type == "ByteLevel") return pre_tokenizer::ByteLevel::from_json(step);
     if (type == "Split") return pre_tokenizer::Split::from_json(step);
-    fail(ErrorClass::unsupported, step.source(), ": pre_tokenizer of type ", quoted(type));
+    fail(ErrorClass::unsupported, step.source(), ": pre_tokenizer of type ", quote(type));
   }
 
   std::vector<Step> steps_ = {};

@@ -7,6 +7,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "terse/error.h"
@@ -44,6 +45,7 @@ class ProtobufReader {
     ProtobufReader reader = *this;
     reader.position_ = static_cast<std::size_t>(field.bytes.data() - file_.data());
     reader.end_ = reader.position_ + field.bytes.size();
+    reader.is_nested_ = true;
     return reader;
   }
 
@@ -90,6 +92,7 @@ class ProtobufReader {
   std::uint64_t read_varint() {
     std::uint64_t value = 0;
     for (int shift = 0; shift < 70; shift += 7) {
+      if (shift > 0 && position_ == end_) malformed("a varint that never ends");
       require(1);
       const auto byte = static_cast<unsigned char>(file_[position_++]);
       value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
@@ -151,6 +154,7 @@ class ProtobufReader {
   // Skips to the end of a group, keeping a list of the open ones rather than recursing.
   void skip_group(std::uint32_t number) {
     std::vector<std::uint32_t> open = {number};
+    const bool was_nested = std::exchange(is_nested_, true);
     ProtobufField skipped;
     while (!open.empty()) {
       if (position_ == end_) malformed("a group that is never closed");
@@ -166,12 +170,14 @@ class ProtobufReader {
         read_value(tag, &skipped);
       }
     }
+    is_nested_ = was_nested;
   }
 
   std::string_view file_;
   std::string_view source_;
   std::size_t position_ = 0;
   std::size_t end_;
+  bool is_nested_ = false;  // in a submessage or group
 };
 
 }  // namespace terse

@@ -103,7 +103,7 @@ inline void SentencePieceTable::check_unique(std::string_view source) const {
     const std::string_view piece = text(id);
     const bool is_unique = (reserved_.find(piece) < 0) != (matchable_.find(piece) < 0);
     if (find(piece) != id || !is_unique) {
-      fail(ErrorClass::tokenizer, source, ": piece ", quoted(piece), " is given twice");
+      fail(ErrorClass::tokenizer, source, ": piece ", quote(piece), " is given twice");
     }
   }
 }

@@ -49,28 +49,23 @@ constexpr bool is_number(char32_t code) { return has_flag(code, unicode_data::kN
 // \w of UTS 18: alphabetic, marks, decimal digits, connector punctuation, join controls.
 constexpr bool is_word_char(char32_t code) { return has_flag(code, unicode_data::kWord); }
 
-// General category Mn.
-constexpr bool is_mark_nonspacing(char32_t code) {
-  return has_flag(code, unicode_data::kNonspacingMark);
-}
-
-// General category M*: Mn, Mc and Me.
+// General category M* (Mn, Mc, Me) of Unicode 9.0.
 constexpr bool is_mark(char32_t code) { return has_flag(code, unicode_data::kMark); }
 
-// What BERT isolates: general category P* and all ASCII symbols. Symbols outside ASCII are not.
+// General category Mn of Unicode 8.0.
+constexpr bool is_bert_mark(char32_t code) { return has_flag(code, unicode_data::kBertMark); }
+
+// What BERT isolates: general category P* of Unicode 8.0 and all ASCII symbols. Symbols outside
+// ASCII stay inside words.
 constexpr bool is_bert_punctuation(char32_t code) {
-  return has_flag(code, unicode_data::kPunctuation);
+  return has_flag(code, unicode_data::kBertPunctuation);
 }
 
-// What BERT's cleaning drops: U+0000, U+FFFD, categories Cc, Cf and Co but not TAB, LF, CR.
+// What BERT's cleaning drops: U+FFFD and the categories Cc (with U+0000), Cf and Co of Unicode 8.0,
+// but not TAB, LF, CR.
 constexpr bool is_bert_control(char32_t code) {
   if (code == U'\t' || code == U'\n' || code == U'\r') return false;
-  return code == 0xFFFD || has_flag(code, unicode_data::kControl);
-}
-
-// Canonical_Combining_Class, 0 for starters.
-constexpr std::uint8_t combining_class(char32_t code) {
-  return unicode_record(code).combining_class;
+  return code == 0xFFFD || has_flag(code, unicode_data::kBertControl);
 }
 
 // Appends the full lower case of one character, without context (a final sigma stays U+03C3).

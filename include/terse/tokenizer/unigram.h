@@ -150,7 +150,7 @@ inline void Unigram::append_unknown(std::string_view text, std::vector<TokenId>*
                                            [&](char byte) { return id_of_byte(byte) >= 0; })) {
     for (const char byte : text) ids->push_back(id_of_byte(byte));
   } else {
-    check(unk_id_ >= 0, ErrorClass::tokenizer, "Unigram model without unk_id: ", quoted(text),
+    check(unk_id_ >= 0, ErrorClass::tokenizer, "Unigram model without unk_id: ", quote(text),
           " is not in the vocabulary");
     ids->push_back(unk_id_);
   }

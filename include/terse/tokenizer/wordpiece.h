@@ -39,7 +39,7 @@ class WordPiece {
 
   std::string describe() const {
     return "WordPiece: " + std::to_string(vocabulary_.num_pieces()) + " pieces, prefix " +
-           terse::quoted(prefix_) + ", unk id " + std::to_string(unk_id_) + ", words of at most " +
+           terse::quote(prefix_) + ", unk id " + std::to_string(unk_id_) + ", words of at most " +
            std::to_string(max_input_chars_per_word_) + " characters";
   }
 
@@ -70,7 +70,7 @@ inline WordPiece WordPiece::from_json(JsonValue model) {
       unk_token ? unk_token->as_string("model.unk_token") : std::string_view("[UNK]");
   word_piece.unk_id_ = word_piece.initial_.find(unk);
   check(word_piece.unk_id_ >= 0, ErrorClass::tokenizer, model.source(), ": model.unk_token ",
-        quoted(unk), " is not in the vocabulary");
+        quote(unk), " is not in the vocabulary");
   return word_piece;
 }
 

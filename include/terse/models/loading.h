@@ -1,0 +1,80 @@
+// What every loader starts from: a model folder opened, its config read, a backend chosen.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "terse/model_info.h"
+#include "terse/models/config.h"
+#include "terse/ops/backends.h"
+#include "terse/options.h"
+#include "terse/parallel.h"
+#include "terse/tokenizer/tokenizer.h"
+#include "terse/weights.h"
+
+namespace terse {
+
+// A model folder whose weights and tokenizer are open. Shared by the model made from it.
+struct ModelFolder {
+  std::filesystem::path path;
+  Config config;
+  std::shared_ptr<Checkpoint> checkpoint;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  const Backend* backend = nullptr;
+  int threads = 1;
+
+  // Throws Error of whatever part of the folder is wrong; its message names the file.
+  static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options) {
+    check(std::filesystem::is_directory(path), ErrorClass::io, path.string(),
+          ": not a folder; expected one with config.json, tokenizer.json and weights");
+    ModelFolder folder{path, Config::load(path / "config.json"), nullptr, nullptr};
+    folder.backend = &choose_backend(options.isa, options.dtype);
+    folder.threads = thread_count(options.threads);
+    // Reading a large tokenizer.json takes as long as everything else together.
+    std::exception_ptr failures[2];
+    parallel_for(2, 2, [&](std::int64_t part) {
+      try {
+        if (part == 0) {
+          folder.tokenizer =
+              std::make_shared<const Tokenizer>(Tokenizer::load(tokenizer_file(path)));
+        } else {
+          folder.checkpoint = Checkpoint::open(path.string());
+        }
+      } catch (...) {
+        failures[part] = std::current_exception();
+      }
+    });
+    // Wrong weights are reported before a wrong tokenizer, whichever was found first.
+    if (failures[1] != nullptr) std::rethrow_exception(failures[1]);
+    if (failures[0] != nullptr) std::rethrow_exception(failures[0]);
+    return folder;
+  }
+
+  // tokenizer.json, or where there is none a SentencePiece model under one of its usual names.
+  static std::filesystem::path tokenizer_file(const std::filesystem::path& path) {
+    for (const char* name : {"tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model"}) {
+      if (std::filesystem::exists(path / name)) return path / name;
+    }
+    return path / "tokenizer.json";
+  }
+
+  // Throws Error(range) if the tokenizer can give ids that the embedding has no rows for.
+  void check_vocabulary(std::int64_t vocab_size) const {
+    check(tokenizer->max_id() < vocab_size, ErrorClass::range, path.string(),
+          ": the tokenizer gives ids up to ", tokenizer->max_id(), ", the embedding has ",
+          vocab_size, " rows");
+  }
+
+  // The fields of ModelInfo that do not depend on the architecture.
+  ModelInfo info() const {
+    ModelInfo info;
+    info.model_type = config.string_or("model_type", "");
+    info.dtype = backend->compute;
+    info.isa = backend->isa;
+    info.threads = threads;
+    return info;
+  }
+};
+
+}  // namespace terse

@@ -1,0 +1,303 @@
+// Reranking: load a model folder once, then score pairs of query and passage, or rank documents.
+//
+//   const auto reranker = terse::Reranker::load("bge-reranker-v2-m3");
+//   const std::vector<std::string> documents = {"hi", "The giant panda is a bear species."};
+//   for (const auto& [index, score] : reranker.rank("what is panda?", documents)) {
+//     std::cout << score << "  " << documents[index] << "\n";
+//   }
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+#include "terse/error.h"
+#include "terse/model_info.h"
+#include "terse/models/loading.h"
+#include "terse/models/model.h"
+#include "terse/models/registry.h"
+#include "terse/models/trace.h"
+#include "terse/options.h"
+#include "terse/schedule.h"
+
+namespace terse {
+
+// A query and a passage, with options of their own or those of the call.
+struct Pair {
+  std::string query;
+  std::string passage;
+  const ScoreOptions* options = nullptr;
+};
+
+struct ScoreResult {
+  std::vector<std::int64_t> exits;      // layers scored after, rising; empty without exits
+  std::vector<float> scores;            // one per exit; one in all without exits
+  std::int64_t tokens = 0;              // of all rows the pair became
+  std::int64_t chunks = 1;              // rows; more than 1 only with Truncation::chunk
+  bool truncated = false;               // whether tokens of the texts were cut away
+  std::vector<std::int32_t> input_ids;  // of the first row
+  std::optional<Error> error = {};      // why this pair has no score; others are not affected
+
+  // The score after the deepest exit. Throws the pair's error, if it has one.
+  float score() const {
+    if (error) throw *error;
+    return scores.back();
+  }
+};
+
+// A document's place in the input and its score.
+struct Ranked {
+  std::size_t index = 0;
+  float score = 0;
+};
+
+// Indices of scores, best first; equal scores keep their order.
+inline std::vector<Ranked> rank_scores(std::span<const float> scores) {
+  std::vector<Ranked> ranking(scores.size());
+  for (std::size_t i = 0; i < scores.size(); ++i) ranking[i] = {i, scores[i]};
+  std::stable_sort(ranking.begin(), ranking.end(),
+                   [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
+  return ranking;
+}
+
+// A loaded reranker. Scoring is const and may be called from any number of threads at once. A score
+// is a pure function of model, pair and options: the same bits alone, in any batch, order and
+// number of threads.
+class Reranker {
+ public:
+  // Opens a folder as published: config.json, tokenizer.json, *.safetensors. Throws Error naming
+  // the file and what is wrong with it.
+  static Reranker load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
+    const ModelFolder opened = ModelFolder::open(folder, options);
+    return Reranker(load_reranker(opened), opened, options);
+  }
+
+  // One score a pair, in order: the logit, or with normalize its sigmoid. Throws the first Error.
+  std::vector<float> score(std::span<const Pair> pairs, const ScoreOptions& options = {},
+                           const CallOptions& call = {}) const {
+    std::vector<float> scores;
+    for (const ScoreResult& result : score_each(pairs, options, call)) {
+      scores.push_back(result.score());
+    }
+    return scores;
+  }
+
+  // Everything known of each pair, in order. What is wrong with one pair (its text, its options, a
+  // score that is not finite) is in its result; only faults of the whole call are thrown:
+  // cancelled, memory, device.
+  std::vector<ScoreResult> score_each(std::span<const Pair> pairs, const ScoreOptions& options = {},
+                                      const CallOptions& call = {}) const {
+    Call work(pairs, options);
+    tokenize(work);
+    assemble(work);
+    const auto groups =
+        plan_groups(work.schedule, group_budget(batch_tokens_, work.schedule, threads_));
+    run_groups(groups, threads_, *contexts_, call, work.rows.size(),
+               [&](Context& context, std::span<const std::size_t> group) {
+                 forward(context, work, group);
+               });
+    for (std::size_t pair = 0; pair < pairs.size(); ++pair) finish(work, pair);
+    return std::move(work.results);
+  }
+
+  // Documents by descending score, equal ones in their order. Throws the first Error.
+  std::vector<Ranked> rank(std::string_view query, std::span<const std::string> documents,
+                           const ScoreOptions& options = {}, const CallOptions& call = {}) const {
+    std::vector<Pair> pairs;
+    pairs.reserve(documents.size());
+    for (const std::string& document : documents) pairs.push_back({std::string(query), document});
+    return rank_scores(score(pairs, options, call));
+  }
+
+  // Every intermediate tensor of one pair's forward pass, under the checkpoint's module names.
+  // Throws Error, and limit if the pair becomes several chunks.
+  std::vector<TraceTensor> trace(const Pair& pair, const ScoreOptions& options = {}) const {
+    Call work({&pair, 1}, options);
+    tokenize(work);
+    assemble(work);
+    if (work.results[0].error) throw *work.results[0].error;
+    check(work.rows.size() == 1, ErrorClass::limit, "a trace is of one row, the pair became ",
+          work.rows.size());
+    CollectingTracer tracer;
+    run_one(work, 0, tracer);
+    return std::move(tracer.tensors);
+  }
+
+  const ModelInfo& info() const { return model_->info(); }
+  const Tokenizer& tokenizer() const { return model_->tokenizer(); }
+
+ private:
+  // A row of the forward pass: a pair, or one chunk of it.
+  struct Row {
+    Input input;
+    std::size_t pair = 0;
+    std::vector<double> scores;
+  };
+
+  // A side of pairs, tokenized once however many pairs share it.
+  struct Side {
+    std::string_view text;
+    const ScoreOptions* options;
+    bool is_query;
+    std::vector<TokenId> ids = {};
+    std::optional<Error> error = {};
+  };
+
+  struct Call {
+    Call(std::span<const Pair> pairs_, const ScoreOptions& shared)
+        : pairs(pairs_), results(pairs_.size()), first_row(pairs_.size()) {
+      std::map<std::tuple<std::string_view, const ScoreOptions*>, std::size_t> queries;
+      for (const Pair& pair : pairs) {
+        const ScoreOptions* own = pair.options != nullptr ? pair.options : &shared;
+        const auto [at, added] = queries.try_emplace({pair.query, own}, sides.size());
+        if (added) sides.push_back({pair.query, own, true});
+        query_of.push_back(at->second);
+        passage_of.push_back(sides.size());
+        sides.push_back({pair.passage, own, false});
+        options.push_back(own);
+      }
+    }
+
+    std::span<const Pair> pairs;
+    std::vector<const ScoreOptions*> options;  // (pairs)
+    std::vector<ScoreResult> results;          // (pairs)
+    std::vector<Side> sides;
+    std::vector<std::size_t> query_of;    // (pairs), into sides
+    std::vector<std::size_t> passage_of;  // (pairs), into sides
+    std::vector<RunOptions> classes;      // distinct forward passes
+    std::vector<std::size_t> first_row;   // (pairs), into rows
+    std::vector<Row> rows;
+    std::vector<ScheduledRow> schedule;  // (rows)
+  };
+
+  Reranker(std::unique_ptr<RerankModel> model, const ModelFolder& folder,
+           const LoadOptions& options)
+      : model_(std::move(model)),
+        contexts_(std::make_unique<ContextPool>(*folder.backend)),
+        threads_(folder.threads),
+        batch_tokens_(options.batch_tokens) {
+    check(batch_tokens_ >= 0, ErrorClass::range, "batch_tokens ", batch_tokens_,
+          ", expected 0 (automatic) or a number of tokens");
+  }
+
+  void tokenize(Call& work) const {
+    parallel_for(threads_, static_cast<std::int64_t>(work.sides.size()), [&](std::int64_t i) {
+      Side& side = work.sides[static_cast<std::size_t>(i)];
+      try {
+        side.ids = side.is_query ? model_->tokenize_query(side.text, *side.options)
+                                 : model_->tokenize_passage(side.text, *side.options);
+      } catch (const Error& error) {
+        side.error = error;
+      }
+    });
+  }
+
+  // Rows of every pair, or its error.
+  void assemble(Call& work) const {
+    for (std::size_t pair = 0; pair < work.pairs.size(); ++pair) {
+      const Side& query = work.sides[work.query_of[pair]];
+      const Side& passage = work.sides[work.passage_of[pair]];
+      ScoreResult& result = work.results[pair];
+      result.error = query.error ? query.error : passage.error;
+      if (result.error) continue;
+      try {
+        const ScoreOptions& options = *work.options[pair];
+        const std::size_t group_class = class_of(work, model_->run_options(options));
+        std::vector<Input> inputs = model_->assemble(query.ids, passage.ids, options);
+        work.first_row[pair] = work.rows.size();
+        result.chunks = static_cast<std::int64_t>(inputs.size());
+        result.input_ids = inputs.front().token_ids;
+        for (Input& input : inputs) {
+          const auto tokens = static_cast<std::int64_t>(input.token_ids.size());
+          result.tokens += tokens;
+          result.truncated = result.truncated || input.truncated;
+          work.schedule.push_back({tokens, group_class});
+          work.rows.push_back({std::move(input), pair, {}});
+        }
+      } catch (const Error& error) {
+        result.error = error;
+      }
+    }
+  }
+
+  static std::size_t class_of(Call& work, RunOptions&& options) {
+    const auto at = std::find(work.classes.begin(), work.classes.end(), options);
+    if (at != work.classes.end()) return static_cast<std::size_t>(at - work.classes.begin());
+    work.classes.push_back(std::move(options));
+    return work.classes.size() - 1;
+  }
+
+  void forward(Context& context, Call& work, std::span<const std::size_t> group) const {
+    const RunOptions& options = work.classes[work.schedule[group.front()].group_class];
+    const std::size_t exits = std::max<std::size_t>(options.exits.size(), 1);
+    std::vector<const Input*> inputs;
+    for (const std::size_t row : group) inputs.push_back(&work.rows[row].input);
+    std::vector<double> scores(group.size() * exits);
+    model_->forward(context, inputs, options, scores, nullptr);
+    for (std::size_t i = 0; i < group.size(); ++i) {
+      const auto first = scores.begin() + static_cast<std::ptrdiff_t>(i * exits);
+      work.rows[group[i]].scores.assign(first, first + static_cast<std::ptrdiff_t>(exits));
+    }
+  }
+
+  void run_one(Call& work, std::size_t row, Tracer& tracer) const {
+    const ComputeScope environment;
+    std::unique_ptr<Context> context = contexts_->take(threads_);
+    const RunOptions& options = work.classes[work.schedule[row].group_class];
+    std::vector<double> scores(std::max<std::size_t>(options.exits.size(), 1));
+    const Input* input = &work.rows[row].input;
+    model_->forward(*context, {&input, 1}, options, scores, &tracer);
+    contexts_->give_back(std::move(context));
+  }
+
+  // The scores of a pair from those of its rows: the best chunk counts.
+  void finish(Call& work, std::size_t pair) const {
+    ScoreResult& result = work.results[pair];
+    if (result.error) return;
+    const std::size_t first = work.first_row[pair];
+    const auto last = first + static_cast<std::size_t>(result.chunks);
+    result.exits = work.classes[work.schedule[first].group_class].exits;
+    std::vector<double> best = work.rows[first].scores;
+    for (std::size_t row = first; row < last; ++row) {
+      for (std::size_t exit = 0; exit < best.size(); ++exit) {
+        const double score = work.rows[row].scores[exit];
+        if (!is_finite(score)) {
+          result.error = explain_nonfinite(work, row);
+          return;
+        }
+        best[exit] = std::max(best[exit], score);
+      }
+    }
+    for (const double score : best) {
+      const auto logit = static_cast<float>(score);
+      const double squashed = 1 / (1 + std::exp(-static_cast<double>(logit)));
+      result.scores.push_back(work.options[pair]->normalize ? static_cast<float>(squashed) : logit);
+    }
+  }
+
+  // Runs the row once more, looking at every tensor.
+  Error explain_nonfinite(Call& work, std::size_t row) const {
+    FiniteTracer tracer;
+    run_one(work, row, tracer);
+    const std::string where = tracer.first_bad.empty() ? "the score head" : tracer.first_bad;
+    return Error(ErrorClass::nonfinite,
+                 "the score is not finite; the first tensor that is not is " + where +
+                     " (a weight is NaN or infinite, or too large)");
+  }
+
+  std::unique_ptr<RerankModel> model_;
+  std::unique_ptr<ContextPool> contexts_;
+  int threads_ = 1;
+  std::int64_t batch_tokens_ = 0;
+};
+
+}  // namespace terse

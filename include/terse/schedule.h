@@ -1,0 +1,138 @@
+// How a call's rows become packed groups and how groups share the cores. Two ways, same bits: a
+// worker takes a group through all layers alone (many rows), or all workers share one group (few
+// rows).
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "terse/error.h"
+#include "terse/ops/backend.h"
+#include "terse/ops/compute_scope.h"
+#include "terse/options.h"
+#include "terse/parallel.h"
+
+namespace terse {
+
+// Tokens of a group where the caller does not say: enough rows to multiply at full speed, few
+// enough that a layer's activations stay in a core's cache.
+inline constexpr std::int64_t kGroupTokens = 2048;
+
+// Contexts for forward passes, kept between calls so that their memory is.
+class ContextPool {
+ public:
+  explicit ContextPool(const Backend& backend) : backend_(&backend) {}
+
+  std::unique_ptr<Context> take(int threads) {
+    std::unique_ptr<Context> context;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!free_.empty()) {
+        context = std::move(free_.back());
+        free_.pop_back();
+      }
+    }
+    if (context == nullptr) context = std::make_unique<Context>();
+    context->backend = backend_;
+    context->threads = threads;
+    return context;
+  }
+
+  void give_back(std::unique_ptr<Context> context) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(std::move(context));
+  }
+
+ private:
+  const Backend* backend_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Context>> free_;
+};
+
+// A row to schedule: its length, and a class of rows that may share a group (rows of different
+// classes never do).
+struct ScheduledRow {
+  std::int64_t tokens = 0;
+  std::size_t group_class = 0;
+};
+
+// Indices of rows, group by group: longest first inside a class, at most budget tokens a group (a
+// longer row stands alone). Groups with most tokens come first, so that the last ones to finish are
+// small.
+inline std::vector<std::vector<std::size_t>> plan_groups(std::span<const ScheduledRow> rows,
+                                                         std::int64_t budget) {
+  std::vector<std::size_t> order(rows.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    if (rows[a].group_class != rows[b].group_class) {
+      return rows[a].group_class < rows[b].group_class;
+    }
+    return rows[a].tokens > rows[b].tokens;
+  });
+  std::vector<std::vector<std::size_t>> groups;
+  std::vector<std::int64_t> tokens;
+  for (const std::size_t row : order) {
+    const bool fits = !groups.empty() && tokens.back() + rows[row].tokens <= budget &&
+                      rows[groups.back().front()].group_class == rows[row].group_class;
+    if (!fits) {
+      groups.emplace_back();
+      tokens.push_back(0);
+    }
+    groups.back().push_back(row);
+    tokens.back() += rows[row].tokens;
+  }
+  std::vector<std::size_t> by_size(groups.size());
+  for (std::size_t i = 0; i < by_size.size(); ++i) by_size[i] = i;
+  std::stable_sort(by_size.begin(), by_size.end(),
+                   [&](std::size_t a, std::size_t b) { return tokens[a] > tokens[b]; });
+  std::vector<std::vector<std::size_t>> sorted;
+  sorted.reserve(groups.size());
+  for (const std::size_t group : by_size) sorted.push_back(std::move(groups[group]));
+  return sorted;
+}
+
+// The budget for a call: what was asked, or kGroupTokens; less where the call is too small to give
+// every worker a group of that size.
+inline std::int64_t group_budget(std::int64_t asked, std::span<const ScheduledRow> rows,
+                                 int threads) {
+  if (asked > 0) return asked;
+  std::int64_t total = 0;
+  for (const ScheduledRow& row : rows) total += row.tokens;
+  return std::clamp<std::int64_t>((total + threads - 1) / threads, 1, kGroupTokens);
+}
+
+// Calls forward(context, rows of a group) for every group. Exceptions of forward end the call and
+// are rethrown; so does the caller's cancel, with Error(cancelled).
+template <class Forward>
+void run_groups(const std::vector<std::vector<std::size_t>>& groups, int threads, ContextPool& pool,
+                const CallOptions& call, std::size_t num_rows, Forward&& forward) {
+  std::atomic<std::size_t> done{0};
+  std::atomic<bool> cancelled{false};
+  const auto run = [&](std::size_t group, int team, bool callers_thread) {
+    if (callers_thread && call.cancel && call.cancel()) cancelled = true;
+    if (cancelled) return;
+    const ComputeScope environment;
+    std::unique_ptr<Context> context = pool.take(team);
+    forward(*context, std::span<const std::size_t>(groups[group]));
+    pool.give_back(std::move(context));
+    done += groups[group].size();
+    if (callers_thread && call.progress) call.progress(done, num_rows);
+  };
+  if (groups.size() < static_cast<std::size_t>(threads)) {
+    for (std::size_t group = 0; group < groups.size(); ++group) run(group, threads, true);
+  } else {
+    parallel_dynamic(threads, static_cast<std::int64_t>(groups.size()),
+                     [&](std::int64_t group, int worker) {
+                       run(static_cast<std::size_t>(group), 1, worker == 0);
+                     });
+  }
+  check(!cancelled, ErrorClass::cancelled, "the caller asked to stop");
+}
+
+}  // namespace terse

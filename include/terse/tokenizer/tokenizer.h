@@ -5,6 +5,7 @@
 // the normalised text, pre-tokenizer, model; then truncation and the post-processor's template.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
 #include <optional>
@@ -94,11 +95,8 @@ class Tokenizer {
   // The largest id + 1; ids below may have holes.
   std::size_t vocab_size() const { return vocab_size_; }
   TokenId max_id() const { return static_cast<TokenId>(vocab_size_) - 1; }
-  // Whether the id is that of an added token with special = true.
-  bool is_special(TokenId id) const {
-    const AddedToken* token = added_tokens_.find(id);
-    return token != nullptr && token->special;
-  }
+  // Whether the id is that of a special added token, or of a control piece of a SentencePiece file.
+  bool is_special(TokenId id) const;
 
   std::size_t num_special_tokens(bool has_pair) const {
     return post_processor_.num_special_tokens(has_pair);
@@ -174,7 +172,8 @@ inline Tokenizer Tokenizer::from_sentencepiece(std::string_view bytes, std::stri
   check(bytes.size() <= kMaxTokenizerBytes, ErrorClass::limit, source, ": ", bytes.size(),
         " bytes, at most ", kMaxTokenizerBytes, " are read");
   Tokenizer tokenizer(SentencePiece::from_bytes(bytes, source));
-  tokenizer.decoder_ = Decoder::sentencepiece(true);
+  tokenizer.decoder_ =
+      Decoder::sentencepiece(std::get<SentencePiece>(tokenizer.model_).add_dummy_prefix());
   return tokenizer;
 }
 
@@ -297,6 +296,13 @@ inline std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_spe
     if (!token.empty()) tokens.push_back(std::move(token));
   }
   return decoder_.apply(std::move(tokens));
+}
+
+inline bool Tokenizer::is_special(TokenId id) const {
+  if (const AddedToken* token = added_tokens_.find(id)) return token->special;
+  const auto* model = std::get_if<SentencePiece>(&model_);
+  return model != nullptr && id >= 0 && id <= max_id() &&
+         model->piece_type(id) == PieceType::control;
 }
 
 inline std::optional<TokenId> Tokenizer::token_to_id(std::string_view token) const {

@@ -1,9 +1,10 @@
 // Tensors out of the small files that torch.save wrote (sparse_linear.pt, colbert_linear.pt): a zip
 // archive of stored entries, of which data.pkl is a pickle that lists the tensors and data/<key>
 // holds the values. A pickle is a program; this reader runs none. It knows the few opcodes that
-// describe a dictionary of tensors, three callables by name, and refuses everything else.
-// Sources: PKWARE APPNOTE.TXT 6.3 (zip, zip64); Python Lib/pickletools.py (opcodes);
-// pytorch/pytorch torch/serialization.py (layout) and torch/_utils.py (_rebuild_tensor_v2).
+// describe a dictionary of tensors, two callables by name, and refuses everything else. Sizes are
+// all checked, the archive's checksums are not. Sources: PKWARE APPNOTE.TXT 6.3 (zip, zip64);
+// Python Lib/pickletools.py (opcodes); pytorch/pytorch torch/serialization.py (layout) and
+// torch/_utils.py (_rebuild_tensor_v2).
 #pragma once
 
 #include <algorithm>
@@ -217,7 +218,8 @@ class TensorPickle {
   // The tensors in order of the dictionary.
   std::vector<NamedTensor> read() {
     while (step()) continue;
-    require(reader_.rest() == 0 && stack_.size() == 1, "the end of the pickle after STOP");
+    require(reader_.rest() == 0 && stack_.size() == 1 && marks_.empty(),
+            "the end of the pickle after STOP");
     const std::uint32_t root = pop(Kind::dictionary, "a dictionary of tensors");
     std::vector<NamedTensor> tensors;
     for (std::size_t i = 0; i < values_[root].items.size(); i += 2) {
@@ -422,8 +424,8 @@ class TensorPickle {
                        (module == "torch._utils" && name == "_rebuild_tensor_v2") ||
                        (module == "torch" && storage_dtype(name).has_value());
     if (!known) {
-      fail(ErrorClass::unsupported, source_, ": the pickle names ", quote(module), ".",
-           quote(name), ", which is not executed here");
+      fail(ErrorClass::unsupported, source_, ": the pickle names ", quote(module), ".", quote(name),
+           ", which is not executed here");
     }
     push({.kind = Kind::global, .text = name});
   }

@@ -16,6 +16,7 @@
 #include "terse/tokenizer/normal_form.h"
 #include "terse/tokenizer/pattern.h"
 #include "terse/tokenizer/rewrite.h"
+#include "terse/tokenizer/token.h"
 #include "terse/tokenizer/unicode.h"
 #include "terse/utf8.h"
 
@@ -32,7 +33,7 @@ struct Prepend {
   void apply(std::string& text) const {
     if (!text.empty()) text.insert(0, content);
   }
-  std::string describe() const { return "Prepend(" + terse::quote(content) + ")"; }
+  std::string describe() const { return "Prepend(" + quote(content) + ")"; }
 };
 
 // Replaces all matches, left to right, not overlapping.
@@ -42,7 +43,7 @@ struct Replace {
 
   void apply(std::string& text) const { replace_all(text, pattern, content); }
   std::string describe() const {
-    return "Replace(" + pattern.description() + " by " + terse::quote(content) + ")";
+    return "Replace(" + pattern.description() + " by " + quote(content) + ")";
   }
 };
 
@@ -144,9 +145,11 @@ class Normalizer {
   }
 
   // Normalizes one piece of text (what lies between two added tokens), valid UTF-8, in place.
+  // Throws Error(limit) past kMaxNormalizedBytes.
   void apply(std::string& text) const {
     for (const Step& step : steps_) {
       std::visit([&](const auto& s) { s.apply(text); }, step);
+      check_normalized_size(text.size());
     }
   }
 
@@ -168,10 +171,10 @@ class Normalizer {
     }
     if (type == "Replace") {
       return normalizer::Replace{Pattern::from_json(field("pattern"), "pattern of Replace"),
-                                 std::string(field("content").as_string("content of Replace"))};
+                                 short_text(field("content"), "content of Replace")};
     }
     if (type == "Prepend") {
-      return normalizer::Prepend{std::string(field("prepend").as_string("prepend"))};
+      return normalizer::Prepend{short_text(field("prepend"), "prepend")};
     }
     if (type == "Strip") {
       return normalizer::Strip{field("strip_left").as_boolean("strip_left"),
@@ -185,6 +188,14 @@ class Normalizer {
     if (type == "NFKC") return normalizer::Form{NormalForm::nfkc};
     if (type == "NFKD") return normalizer::Form{NormalForm::nfkd};
     fail(ErrorClass::unsupported, step.source(), ": normalizer of type ", quote(type));
+  }
+
+  // Long insertions, once for every match or piece, would take time beyond all proportion.
+  static std::string short_text(JsonValue value, std::string_view what) {
+    const std::string_view text = value.as_string(what);
+    check(text.size() <= Pattern::kMaxBytes, ErrorClass::limit, value.source(), ": ", what, " has ",
+          text.size(), " bytes, at most ", Pattern::kMaxBytes, " are supported");
+    return std::string(text);
   }
 
   std::vector<Step> steps_ = {};

@@ -14,6 +14,7 @@
 #include "terse/tokenizer/byte_level.h"
 #include "terse/tokenizer/component.h"
 #include "terse/tokenizer/span.h"
+#include "terse/tokenizer/token.h"
 #include "terse/utf8.h"
 
 namespace terse {
@@ -83,11 +84,10 @@ class Pattern {
       return true;
     }
     while (!regex.empty()) {
-      const bool escaped = regex[0] == '\\';
-      if (escaped) regex.remove_prefix(1);
-      if (regex.empty() || is_special(regex[0]) != escaped) break;
-      const std::size_t length = utf8_length(regex[0]);
-      text_ += regex.substr(0, length);
+      const std::size_t escape = regex[0] == '\\' ? 1 : 0;
+      if (escape == regex.size() || is_special(regex[escape]) != (escape == 1)) break;
+      const std::size_t length = escape + utf8_length(regex[escape]);
+      text_ += regex.substr(escape, length - escape);
       regex.remove_prefix(length);
     }
     if (regex.empty()) return true;
@@ -149,7 +149,8 @@ class Pattern {
   std::string description_ = {};
 };
 
-// Replaces every match of pattern in text by content. Linear.
+// Replaces every match of pattern in text by content. Linear. Throws Error(limit) past
+// kMaxNormalizedBytes.
 inline void replace_all(std::string& text, const Pattern& pattern, std::string_view content) {
   Span match;
   if (!pattern.find(text, 0, &match)) return;
@@ -159,6 +160,7 @@ inline void replace_all(std::string& text, const Pattern& pattern, std::string_v
   do {
     out.append(text, copied, match.begin - copied);
     out += content;
+    check_normalized_size(out.size());
     copied = match.end;
   } while (pattern.find(text, copied, &match));
   out.append(text, copied);

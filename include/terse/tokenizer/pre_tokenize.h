@@ -121,7 +121,7 @@ struct Metaspace {
 
   std::string describe() const {
     static constexpr const char* kSchemes[] = {"first", "never", "always"};
-    return "Metaspace(" + terse::quote(replacement) + " prepend " +
+    return "Metaspace(" + quote(replacement) + " prepend " +
            kSchemes[static_cast<std::size_t>(prepend_scheme)] + (split ? ")" : " no split)");
   }
 
@@ -283,6 +283,40 @@ struct Split {
   }
 };
 
+// Cuts into stretches of `length` characters; the last one may be shorter.
+struct FixedLength {
+  std::uint64_t length = 5;
+
+  static FixedLength from_json(JsonValue definition) {
+    FixedLength result;
+    const auto member = definition.find("length");
+    if (!member) return result;
+    check(member->get_unsigned(&result.length), ErrorClass::schema, definition.source(),
+          ": length of FixedLength is ", member->describe(), ", expected an unsigned integer");
+    check(result.length > 0, ErrorClass::range, definition.source(),
+          ": length of FixedLength is 0, expected at least 1");
+    return result;
+  }
+
+  void apply(PreTokens& tokens, bool) const {
+    std::vector<Span> spans;
+    for (const Span span : tokens.spans) {
+      std::size_t begin = span.begin;
+      std::uint64_t characters = 0;
+      for (std::size_t index = span.begin; index < span.end;) {
+        index += utf8_length(tokens.text[index]);
+        if (++characters < length && index < span.end) continue;
+        spans.push_back({begin, index});
+        begin = index;
+        characters = 0;
+      }
+    }
+    tokens.spans = std::move(spans);
+  }
+
+  std::string describe() const { return "FixedLength(" + std::to_string(length) + ")"; }
+};
+
 }  // namespace pre_tokenizer
 
 class PreTokenizer {
@@ -316,7 +350,7 @@ class PreTokenizer {
  private:
   using Step =
       std::variant<pre_tokenizer::WhitespaceSplit, pre_tokenizer::Bert, pre_tokenizer::Metaspace,
-                   pre_tokenizer::ByteLevel, pre_tokenizer::Split>;
+                   pre_tokenizer::ByteLevel, pre_tokenizer::Split, pre_tokenizer::FixedLength>;
 
   static Step read_step(JsonValue step, std::string_view type) {
     if (type == "WhitespaceSplit") return pre_tokenizer::WhitespaceSplit{};
@@ -324,6 +358,7 @@ class PreTokenizer {
     if (type == "Metaspace") return pre_tokenizer::Metaspace::from_json(step);
     if (type == "ByteLevel") return pre_tokenizer::ByteLevel::from_json(step);
     if (type == "Split") return pre_tokenizer::Split::from_json(step);
+    if (type == "FixedLength") return pre_tokenizer::FixedLength::from_json(step);
     fail(ErrorClass::unsupported, step.source(), ": pre_tokenizer of type ", quote(type));
   }
 

@@ -15,6 +15,7 @@
 #include "terse/error.h"
 #include "terse/tokenizer/ascii.h"
 #include "terse/tokenizer/grapheme.h"
+#include "terse/tokenizer/token.h"
 #include "terse/utf8.h"
 
 namespace terse {
@@ -89,7 +90,8 @@ class Charsmap {
   // The reference library's rule, which differs from SentencePiece's. A grapheme cluster of less
   // than 6 bytes that begins with a key becomes the replacement of the SHORTEST such key, the rest
   // of the cluster is lost; any other cluster is treated so character by character. text must be
-  // valid UTF-8. Linear. Source: Hugging Face tokenizers 0.23, normalizers/precompiled.rs.
+  // valid UTF-8. Linear. Throws Error(limit) past kMaxNormalizedBytes. Source: Hugging Face
+  // tokenizers 0.23, normalizers/precompiled.rs.
   void normalize_graphemes(std::string& text) const {
     std::size_t begin = plain_prefix(text, 0);
     if (begin == text.size()) return;
@@ -99,6 +101,7 @@ class Charsmap {
     while (begin < text.size()) {
       const std::size_t end = grapheme_end(text, begin);
       append_cluster(std::string_view(text).substr(begin, end - begin), &out);
+      check_normalized_size(out.size());
       const std::size_t plain_end = plain_prefix(text, end);
       out.append(text, end, plain_end - end);
       begin = plain_end;

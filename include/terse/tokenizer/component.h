@@ -32,18 +32,25 @@ inline std::string_view type_field(JsonValue component, std::string_view what) {
   return required_field(component.as_object(what), "type", what).as_string("type");
 }
 
+// More steps than this in one pipeline are refused: each costs a pass over every text.
+inline constexpr std::size_t kMaxPipelineSteps = 64;
+
 // Calls on_step(component, type) for every component of a pipeline, in order: definition itself, or
-// what its "Sequence" (and those inside it) lists under `list_name`. Nothing for null.
+// what its "Sequence" (and those inside it) lists under `list_name`. Nothing for null. Throws
+// Error: schema, limit (more than kMaxPipelineSteps).
 template <class OnStep>
 void for_each_step(JsonValue definition, std::string_view list_name, std::string_view what,
                    OnStep on_step) {
   if (definition.is_null()) return;
   std::vector<JsonValue> pending = {definition};
+  std::size_t steps = 0;
   while (!pending.empty()) {
     const JsonValue component = pending.back();
     pending.pop_back();
     const std::string_view type = type_field(component, what);
     if (type != "Sequence") {
+      check(++steps <= kMaxPipelineSteps, ErrorClass::limit, definition.source(), ": ", what,
+            " has more than ", kMaxPipelineSteps, " steps");
       on_step(component, type);
       continue;
     }

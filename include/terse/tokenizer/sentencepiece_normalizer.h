@@ -9,6 +9,7 @@
 
 #include "terse/tokenizer/charsmap.h"
 #include "terse/tokenizer/sentencepiece_proto.h"
+#include "terse/tokenizer/token.h"
 #include "terse/tokenizer/trie.h"
 #include "terse/utf8.h"
 
@@ -36,6 +37,7 @@ class SentencePieceNormalizer {
   }
 
   // The normalized form of any bytes, in valid UTF-8; empty if nothing but spaces is left of them.
+  // Throws Error(limit) past kMaxNormalizedBytes.
   std::string apply(std::string_view text) const {
     if (remove_extra_whitespaces_) skip_spaces(&text);
     std::string normalized;
@@ -48,6 +50,7 @@ class SentencePieceNormalizer {
       while (after_space && prefix.normalized.starts_with(' ')) prefix.normalized.remove_prefix(1);
       if (!prefix.normalized.empty()) {
         append_escaped(prefix.normalized, &normalized);
+        check_normalized_size(normalized.size());
         after_space = remove_extra_whitespaces_ && prefix.normalized.ends_with(' ');
       }
       text.remove_prefix(prefix.consumed);

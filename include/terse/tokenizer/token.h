@@ -20,6 +20,15 @@ inline constexpr std::size_t kMaxVocabulary = std::size_t{1} << 24;        // id
 inline constexpr std::size_t kMaxPieceBytes = 65536;                       // one vocabulary entry
 inline constexpr std::size_t kMaxAddedTokens = 65536;
 inline constexpr std::size_t kMaxTextBytes = std::size_t{16} << 20;  // one text to encode
+// The same text normalised. What normal forms and marked spaces can make of a text fits (U+FDFA
+// grows thirteenfold); a chain of replacements that feed each other does not.
+inline constexpr std::size_t kMaxNormalizedBytes = 16 * kMaxTextBytes;
+
+// Throws Error(limit) if a text has grown past kMaxNormalizedBytes.
+inline void check_normalized_size(std::size_t bytes) {
+  check(bytes <= kMaxNormalizedBytes, ErrorClass::limit, "text: more than ", kMaxNormalizedBytes,
+        " bytes after normalisation");
+}
 
 // value as an unsigned 32-bit number, the type that ids, type ids and counts have in
 // tokenizer.json; `what` names it. Throws Error(schema) for anything else.

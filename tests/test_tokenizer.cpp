@@ -403,6 +403,82 @@ TEST_CASE("load tells the kinds of files apart") {
   CHECK(error_class_of([&] { Tokenizer::load(folder.path()); }) == "io");
 }
 
+TEST_CASE("what hostile definitions can make of a text is bounded") {
+  const auto with_normalizer = [](const std::string& step, std::size_t times) {
+    std::string steps;
+    for (std::size_t i = 0; i < times; ++i) steps += (i > 0 ? "," : "") + step;
+    return unigram_with(R"({"type":"Lowercase"})",
+                        R"({"type":"Sequence","normalizers":[)" + steps + "]}");
+  };
+  const std::string doubling = R"({"type":"Replace","pattern":{"String":"q"},"content":"qq"})";
+  const Tokenizer growing = Tokenizer::from_json(with_normalizer(doubling, 40), "test");
+  CHECK(error_class_of([&] { growing.encode("q"); }) == "limit");
+  CHECK(growing.encode("b") == Ids{5});
+  const auto refused = [](const std::string& json) {
+    return error_class_of([&] { Tokenizer::from_json(json, "test"); });
+  };
+  CHECK(refused(with_normalizer(doubling, 65)) == "limit");
+  CHECK(refused(with_normalizer(
+            R"({"type":"Prepend","prepend":")" + std::string(257, 'a') + R"("})", 1)) == "limit");
+}
+
+TEST_CASE("FixedLength cuts by characters") {
+  const auto ids = [](const std::string& length, const std::string& text) {
+    return Tokenizer::from_json(R"({"pre_tokenizer":{"type":"FixedLength","length":)" + length +
+                                    R"(},"model":{"unk_id":0,"vocab":[["?",-9],["a",-2],["aa",-1],)"
+                                    R"(["é",-2],["éa",-1],["aé",-1]]}})",
+                                "test")
+        .encode(text);
+  };
+  CHECK(ids("1", "aéa") == Ids{1, 3, 1});
+  CHECK(ids("2", "aéa") == Ids{5, 1});
+  CHECK(ids("99", "aaa") == Ids{1, 2});
+  CHECK(error_class_of([&] { ids("0", "a"); }) == "range");
+  CHECK(error_class_of([&] { ids("-1", "a"); }) == "schema");
+}
+
+TEST_CASE("a SentencePiece file: no added tokens, control pieces skipped by decode") {
+  // Pieces <unk> (unknown), <s> (control), U+2581 a, U+2581, a, b; each a submessage of field 1.
+  const auto piece = [](const std::string& text, char type) {
+    const std::string body = "\x0a" + std::string(1, static_cast<char>(text.size())) + text +
+                             std::string("\x15\x00\x00\x80\xbf", 5) + "\x18" + type;
+    return "\x0a" + std::string(1, static_cast<char>(body.size())) + body;
+  };
+  const std::string model = piece("<unk>", 2) + piece("<s>", 3) + piece("▁a", 1) + piece("▁", 1) +
+                            piece("a", 1) + piece("b", 1);
+  const Tokenizer tokenizer = Tokenizer::from_sentencepiece(model, "test");
+  CHECK(tokenizer.encode("a b") == Ids{2, 3, 5});
+  CHECK(tokenizer.encode("<s>") == Ids{3, 0});
+  CHECK(tokenizer.encode_pair("a", "b", {}).ids == Ids{2, 3, 5});
+  CHECK(error_class_of([&] { tokenizer.encode("\xff"); }) == "utf8");
+  CHECK(tokenizer.is_special(1));
+  CHECK(!tokenizer.is_special(2));
+  CHECK(!tokenizer.is_special(99));
+  CHECK(tokenizer.decode(Ids{1, 2, 3, 5}, true) == "a b");
+  CHECK(tokenizer.decode(Ids{1, 2}, false) == "<s> a");
+  CHECK(tokenizer.vocab_size() == 6);
+  CHECK(tokenizer.token_to_id("b") == 5);
+  const terse_test::TemporaryFolder folder;
+  terse_test::write_file(folder.path() / "tokenizer.model", model);
+  terse_test::write_file(folder.path() / "no-extension", model);
+  CHECK(Tokenizer::load(folder.path() / "tokenizer.model").vocab_size() == 6);
+  CHECK(Tokenizer::load(folder.path() / "no-extension").vocab_size() == 6);
+}
+
+TEST_CASE("long inputs take linear time") {
+  const auto repeated = [](const std::string& unit, std::size_t count) {
+    std::string text;
+    for (std::size_t i = 0; i < count; ++i) text += unit;
+    return text;
+  };
+  for (const std::string unit : {"a", "<s>", "<", " <mask>", "PANDA", "\n", "▁", "中"}) {
+    INFO(unit);
+    const std::string text = repeated(unit, 1000000);
+    CHECK(seconds_of([&] { unigram().encode(text); }) < 5.0);  // 0.1 s, a sanitizer 1 s
+  }
+  CHECK(unigram().encode(repeated("<s>", 1000000)).size() == 1000000);
+}
+
 TEST_CASE("one tokenizer serves many threads") {
   const Tokenizer& tokenizer = unigram();
   const Ids expected = tokenizer.encode("what is <mask> a b c d unknown");

@@ -127,10 +127,15 @@ class Bert {
     return batch;
   }
 
-  // The residual stream after the last block: of the selected rows, or of all if selection is null.
-  // It lies in the context's arena until the next forward pass.
-  Residual forward(Context& context, const Batch& batch, const RowSelection* selection,
-                   Tracer* tracer) const {
+  // What a forward pass leaves in the context's arena, until the next one.
+  struct Output {
+    Residual rows;   // after the last block: the selected rows, or all of them
+    Residual spare;  // (batch, hidden_size), unused: for pooling all rows
+  };
+
+  // With selection null all rows go through the last block.
+  Output forward(Context& context, const Batch& batch, const RowSelection* selection,
+                 Tracer* tracer) const {
     Buffers buffers;
     context.arena.measure();
     buffers.take(context, *this, batch, selection, tracer);
@@ -147,7 +152,7 @@ class Bert {
       run_layer(context, batch, layers_[layer], buffers, last ? selection : nullptr, tracer,
                 "encoder.layer." + std::to_string(layer));
     }
-    return buffers.residual;
+    return {buffers.residual, buffers.selected};
   }
 
  private:
@@ -179,10 +184,9 @@ class Bert {
       qkv = make_attention_inputs(context, batch, bert.shape());
       attended = make_operand(context, tokens, widest.attention_output);
       intermediate = make_operand(context, tokens, widest.output);
-      if (selection != nullptr) {
-        selected = make_residual(context, static_cast<std::int64_t>(selection->rows.size()),
-                                 config.hidden_size);
-      }
+      const std::int64_t scored =
+          selection == nullptr ? batch.size() : static_cast<std::int64_t>(selection->rows.size());
+      selected = make_residual(context, scored, config.hidden_size);
       if (tracer != nullptr) product = make_residual(context, tokens, config.hidden_size);
     }
   };
@@ -202,7 +206,7 @@ class Bert {
     b.intermediate.dtype = layer.output.compute;
     backend_->project_qkv(context, batch, b.operand, layer.qkv, project, b.qkv);
     if (selection != nullptr) {
-      b.selected.rows = b.attended.rows = b.operand.rows = b.intermediate.rows =
+      b.attended.rows = b.operand.rows = b.intermediate.rows =
           static_cast<std::int64_t>(selection->rows.size());
       const std::vector<RowSpan> spans = spans_of(*selection);
       backend_->mean_rows(context, b.residual, spans, b.selected);

@@ -57,13 +57,19 @@ class BertEmbedder : public EmbedModel {
     const bool all_rows =
         options.sparse || options.colbert || pooling == Pooling::mean || tracer != nullptr;
     const RowSelection pooled = pooling == Pooling::last ? select_last(batch) : select_first(batch);
-    const Residual x = bert_.forward(context, batch, all_rows ? nullptr : &pooled, tracer);
+    const Bert::Output x = bert_.forward(context, batch, all_rows ? nullptr : &pooled, tracer);
     if (options.dense) {
-      dense(context, x, all_rows ? pooled_spans(batch, pooling, pooled) : std::vector<RowSpan>{},
-            options, out);
+      Residual one_row_each = x.rows;
+      if (all_rows) {
+        one_row_each = x.spare;
+        context.backend->mean_rows(
+            context, x.rows, pooling == Pooling::mean ? sequence_spans(batch) : spans_of(pooled),
+            one_row_each);
+      }
+      dense(context, one_row_each, options, out);
     }
-    if (options.sparse) sparse(context, batch, x, out);
-    if (options.colbert) colbert(context, batch, x, options, out);
+    if (options.sparse) sparse(context, batch, x.rows, out);
+    if (options.colbert) colbert(context, batch, x.rows, options, out);
   }
 
  private:
@@ -91,19 +97,9 @@ class BertEmbedder : public EmbedModel {
                            backend.sensitive, LinearKind::head);
   }
 
-  static std::vector<RowSpan> pooled_spans(const Batch& batch, Pooling pooling,
-                                           const RowSelection& selected) {
-    return pooling == Pooling::mean ? sequence_spans(batch) : spans_of(selected);
-  }
-
-  // One vector a sequence; empty spans: x holds exactly the pooled rows already.
-  static void dense(Context& context, const Residual& x, const std::vector<RowSpan>& spans,
-                    const EmbedOptions& options, std::span<Vectors> out) {
-    Residual pooled = x;
-    if (!spans.empty()) {
-      pooled = make_residual(context, static_cast<std::int64_t>(spans.size()), x.width);
-      context.backend->mean_rows(context, x, spans, pooled);
-    }
+  // pooled: one row a sequence.
+  static void dense(Context& context, const Residual& pooled, const EmbedOptions& options,
+                    std::span<Vectors> out) {
     const HeadSpec head{.truncate = options.truncate_dim, .l2_normalize = options.normalize};
     const std::vector<float> values = run_head(context, pooled, head);
     const std::size_t width = values.size() / out.size();

@@ -53,11 +53,12 @@ class BertReranker : public RerankModel {
                std::span<double> scores, Tracer* tracer) const override {
     const Batch batch = bert_.pack(inputs);
     const RowSelection first = select_first(batch);
-    const Residual x = bert_.forward(context, batch, tracer == nullptr ? &first : nullptr, tracer);
-    Residual scored = x;  // (batch, hidden_size)
+    // A trace shows every row, so that only then the scored ones are picked at the end.
+    Bert::Output x = bert_.forward(context, batch, tracer == nullptr ? &first : nullptr, tracer);
+    Residual scored = x.rows;  // (batch, hidden_size)
     if (tracer != nullptr) {
-      scored = make_residual(context, batch.size(), x.width);
-      context.backend->mean_rows(context, x, spans_of(first), scored);
+      scored = x.spare;
+      context.backend->mean_rows(context, x.rows, spans_of(first), scored);
     }
     const HeadSpec head{.dense = &dense_, .dense_activation = Activation::tanh, .out = &out_};
     context.backend->head(context, scored, head, scores);

@@ -13,6 +13,7 @@
 #include "terse/tokenizer/charsmap.h"
 #include "terse/tokenizer/normalize.h"
 
+using namespace std::string_literals;
 using namespace terse;
 using terse_test::error_class_of;
 
@@ -186,7 +187,7 @@ TEST_CASE("BertNormalizer") {
   CHECK(bert("null", "false", "Héllo") == "Héllo");
   CHECK(bert("true", "false", "Héllo") == "Hello");
   CHECK(bert("false", "true", "HÉLLO") == "héllo");
-  CHECK(bert("null", "true", std::string("a\0b\u200Bc\uFFFD\td\r\n\u00A0e", 20)) == "abc d   e");
+  CHECK(bert("null", "true", "a\0b\u200Bc\uFFFD\td\r\n\u00A0e"s) == "abc d   e");
   CHECK(bert("null", "true", "\u0378") == "\u0378");  // unassigned
   CHECK(bert("null", "true", "a中文b") == "a 中  文 b");
   CHECK(bert("null", "true", "\U0002B820\U0002B920") == "\U0002B820 \U0002B920 ");
@@ -221,7 +222,7 @@ TEST_CASE("base64") {
   CHECK(decode_base64("Zg==", "test") == "f");
   CHECK(decode_base64("Zm8=", "test") == "fo");
   CHECK(decode_base64("Zm9v", "test") == "foo");
-  CHECK(decode_base64("AP/+/w==", "test") == std::string("\0\xFF\xFE\xFF", 4));
+  CHECK(decode_base64("AP/+/w==", "test") == "\0\xFF\xFE\xFF"s);
   for (const char* text :
        {"Zg=", "Zg", "Z", "Z===", "====", "Zg==Zg==", "Zm9v\n", "Zm 9v===", "Zm9-"}) {
     CAPTURE(text);
@@ -268,7 +269,7 @@ TEST_CASE("charsmap: by grapheme cluster") {
   // No key is a prefix of the cluster: its characters are looked up alone.
   CHECK(by_grapheme(map, "b\u0300") == "b\u0300");
   CHECK(by_grapheme(map, "x\r\ny\n\r") == "xRyR");
-  CHECK(by_grapheme(map, std::string("\0a\0", 3)) == std::string("\0a\0", 3));
+  CHECK(by_grapheme(map, "\0a\0"s) == "\0a\0"s);
   // The character before a mark is part of its cluster, wherever runs of eight bytes end.
   for (std::size_t prefix = 0; prefix < 20; ++prefix) {
     const std::string padding(prefix, 'x');

@@ -13,6 +13,8 @@
 
 #include "terse/error.h"
 #include "terse/json.h"
+#include "terse/tokenizer/component.h"
+#include "terse/tokenizer/merge_seams.h"
 #include "terse/tokenizer/merge_table.h"
 #include "terse/tokenizer/token.h"
 #include "terse/tokenizer/trie.h"
@@ -48,52 +50,25 @@ class Bpe {
   std::string describe() const {
     return "BPE: " + std::to_string(vocabulary_.num_pieces()) + " pieces, " +
            std::to_string(merges_.num_rules()) + " merges" +
-           (unk_token_ ? ", unk token " + terse::quote(*unk_token_) : "") +
+           (unk_token_ ? ", unk token " + quote(*unk_token_) : "") +
            (fuse_unk_ ? ", fused unk" : "") + (byte_fallback_ ? ", byte fallback" : "") +
            (ignore_merges_ ? ", whole words first" : "");
   }
 
  private:
-  // Which characters can ever meet inside a token: a bit per hash of (last character of the left
-  // side, first character of the right side) over all merges. Where the bit is clear no merge can
-  // cross, so the text splits there into parts that are merged on their own, in cache. A set bit
-  // may be a collision, which only makes parts longer.
-  class Seams {
-   public:
-    Seams() : bits_(kBits / 64, 0) {}
-    void add(char32_t left, char32_t right) { bits_[hash(left, right) / 64] |= bit(left, right); }
-    void add_all() { std::fill(bits_.begin(), bits_.end(), ~std::uint64_t{0}); }
-    bool may_join(char32_t left, char32_t right) const {
-      return (bits_[hash(left, right) / 64] & bit(left, right)) != 0;
-    }
-
-   private:
-    static constexpr std::size_t kBits = std::size_t{1} << 20;
-    static std::size_t hash(char32_t left, char32_t right) {
-      return (left * std::size_t{0x9e3779b1} + right) & (kBits - 1);
-    }
-    static std::uint64_t bit(char32_t left, char32_t right) {
-      return std::uint64_t{1} << (hash(left, right) % 64);
-    }
-
-    std::vector<std::uint64_t> bits_;
-  };
-
   class Word;
 
   void read_dropout(JsonValue model) const;
   void read_vocab(JsonValue model);
   void read_merges(JsonValue model);
   void find_seams(const std::vector<MergeTable::Rule>& rules);
-  static char32_t first_character(std::string_view text);
-  static char32_t last_character(std::string_view text);
   bool add_bytes(std::string_view symbol, Word* word) const;
   TokenId unk_id(std::string_view symbol) const;
 
   Vocabulary vocabulary_;
   Trie trie_;
   MergeTable merges_;
-  Seams seams_;
+  MergeSeams seams_;
   std::array<TokenId, 256> byte_ids_;  // of "<0x00>" to "<0xFF>"; -1 if absent
   std::optional<std::string> unk_token_;
   std::string prefix_;  // of every symbol but a word's first
@@ -109,11 +84,11 @@ class Bpe::Word {
   Word(const Bpe& model, std::vector<TokenId>* ids) : model_(model), ids_(ids) {}
 
   // Appends a symbol whose text is that of token id.
-  void add(TokenId id, char32_t first_character, char32_t last_character) {
-    if (!symbols_.empty() && !model_.seams_.may_join(last_character_, first_character)) finish();
+  void add(TokenId id, char32_t first, char32_t last) {
+    if (!symbols_.empty() && !model_.seams_.may_join(last_character_, first)) finish();
     const auto position = static_cast<std::uint32_t>(symbols_.size());
     symbols_.push_back({id, position - 1, position + 1});
-    last_character_ = last_character;
+    last_character_ = last;
   }
 
   // Merges the symbols, appends what is left of them to the ids and starts anew.
@@ -188,11 +163,15 @@ inline Bpe Bpe::from_json(JsonValue model) {
   if (const auto unk = model.find("unk_token"); unk && !unk->is_null()) {
     bpe.unk_token_ = unk->as_string("model.unk_token");
   }
-  bpe.prefix_ = read_text(model, "continuing_subword_prefix");
-  bpe.suffix_ = read_text(model, "end_of_word_suffix");
-  bpe.fuse_unk_ = read_flag(model, "fuse_unk");
-  bpe.byte_fallback_ = read_flag(model, "byte_fallback");
-  bpe.ignore_merges_ = read_flag(model, "ignore_merges");
+  if (const auto prefix = model.find("continuing_subword_prefix"); prefix && !prefix->is_null()) {
+    bpe.prefix_ = prefix->as_string("model.continuing_subword_prefix");
+  }
+  if (const auto suffix = model.find("end_of_word_suffix"); suffix && !suffix->is_null()) {
+    bpe.suffix_ = suffix->as_string("model.end_of_word_suffix");
+  }
+  bpe.fuse_unk_ = flag_field(model, "fuse_unk", false);
+  bpe.byte_fallback_ = flag_field(model, "byte_fallback", false);
+  bpe.ignore_merges_ = flag_field(model, "ignore_merges", false);
   bpe.read_vocab(model);
   bpe.read_merges(model);
   return bpe;
@@ -290,17 +269,6 @@ inline void Bpe::find_seams(const std::vector<MergeTable::Rule>& rules) {
   }
 }
 
-// The outermost characters of a token's text, which is not empty.
-inline char32_t Bpe::first_character(std::string_view text) {
-  std::size_t index = 0;
-  return utf8_next(text, &index);
-}
-inline char32_t Bpe::last_character(std::string_view text) {
-  std::size_t index = text.size() - 1;
-  while ((text[index] & 0xc0) == 0x80) --index;
-  return utf8_next(text, &index);
-}
-
 inline void Bpe::encode(std::string_view pre_token, std::vector<TokenId>* ids) const {
   if (pre_token.empty()) return;
   if (ignore_merges_) {
@@ -354,7 +322,7 @@ inline TokenId Bpe::unk_id(std::string_view symbol) const {
   const TokenId id = trie_.find(*unk_token_);
   if (id < 0) {
     fail(ErrorClass::tokenizer, "BPE model: ", quote(symbol),
-         " is not in the vocabulary, and neither is unk_token ", terse::quote(*unk_token_));
+         " is not in the vocabulary, and neither is unk_token ", quote(*unk_token_));
   }
   return id;
 }

@@ -80,11 +80,11 @@ class ProtobufReader {
          what);
   }
 
-  // Fewer bytes are left than needed: the file was cut, or a submessage is too short for its
-  // fields.
+  // Fewer bytes are left than needed. A file that was cut ends inside an outermost field: further
+  // in, the length itself is wrong (and SentencePiece writes no groups).
   void require(std::uint64_t size) const {
     if (size <= end_ - position_) return;
-    if (end_ < file_.size()) malformed("a field reaches past the end of its message");
+    if (is_nested_) malformed("a field reaches past the end of its message or group");
     fail(ErrorClass::truncated, source_, ": ends inside a field at byte ", position_,
          ", which has ", size, " bytes");
   }

@@ -135,15 +135,15 @@ inline void SentencePiece::encode_unigram(std::string_view normalized, Output* o
 }
 
 inline void SentencePiece::encode_bpe(std::string_view normalized, Output* output) const {
-  SentencePieceMerger merger(table_, normalized);
+  SentencePieceMerger merger(table_, normalized,
+                             [&](std::string_view piece, TokenId id) { output->add(piece, id); });
   for (std::size_t begin = 0; begin < normalized.size();) {
     const std::size_t piece = normalizer_.user_defined_prefix(normalized.substr(begin)).length;
     const std::size_t size = piece > 0 ? piece : utf8_length(normalized[begin]);
     merger.add(size, piece > 0);
     begin += size;
   }
-  merger.merge();
-  merger.for_each([&](std::string_view piece, TokenId id) { output->add(piece, id); });
+  merger.finish();
 }
 
 }  // namespace terse

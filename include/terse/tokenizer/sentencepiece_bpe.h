@@ -12,37 +12,43 @@
 #include <utility>
 #include <vector>
 
+#include "terse/tokenizer/merge_seams.h"
 #include "terse/tokenizer/sentencepiece_table.h"
 #include "terse/tokenizer/token.h"
 
 namespace terse {
 
-// One text that is being merged: add() its symbols in order, merge(), and see what is left.
-// Source: google/sentencepiece src/bpe_model.cc.
+// One text that is being merged: add() its symbols in order, then finish(). Every symbol that is
+// left goes to on_piece(text, id) in order; id is -1 where the text is no piece. Unused pieces are
+// taken apart again into what they were merged from. Time is O(n log n). Source:
+// google/sentencepiece src/bpe_model.cc.
+template <class OnPiece>
 class SentencePieceMerger {
  public:
-  // Both outlive the merger; text has less than 4 GiB.
-  SentencePieceMerger(const SentencePieceTable& table, std::string_view text)
-      : table_(table), text_(text) {}
+  // All outlive the merger; text has less than 4 GiB.
+  SentencePieceMerger(const SentencePieceTable& table, std::string_view text, OnPiece on_piece)
+      : table_(table), text_(text), on_piece_(std::move(on_piece)) {}
 
   // Appends the next `size` bytes of the text as a symbol; a frozen one never merges.
   void add(std::size_t size, bool is_frozen) {
+    const std::string_view symbol = text_.substr(end_, size);
+    if (!symbols_.empty() && !table_.seams().may_join(last_character_, first_character(symbol))) {
+      finish();
+    }
     const auto position = static_cast<std::uint32_t>(symbols_.size());
     symbols_.push_back(
         {end_, static_cast<std::uint32_t>(size), position - 1, position + 1, is_frozen});
     end_ += static_cast<std::uint32_t>(size);
+    last_character_ = last_character(symbol);
   }
 
-  // Merges pairs, highest score first and leftmost among equals, in O(n log n).
-  void merge();
-
-  // Calls on_piece(text, id) for every symbol in order; id is -1 where the text is no piece. Unused
-  // pieces are taken apart again into what they were merged from.
-  template <class OnPiece>
-  void for_each(const OnPiece& on_piece) const {
+  // Merges the symbols since the last seam, hands out what is left of them and starts anew.
+  void finish() {
+    if (symbols_.size() > 1) merge();
     for (const Symbol& symbol : symbols_) {
-      if (symbol.size > 0) take_apart(text_.substr(symbol.begin, symbol.size), on_piece);
+      if (symbol.size > 0) take_apart(text_.substr(symbol.begin, symbol.size));
     }
+    symbols_.clear();
   }
 
  private:
@@ -84,8 +90,10 @@ class SentencePieceMerger {
     if (propose(left)) std::push_heap(queue_.begin(), queue_.end(), std::greater<>());
   }
 
-  template <class OnPiece>
-  void take_apart(std::string_view symbol, const OnPiece& on_piece) const {
+  // Merges pairs, highest score first and leftmost among equals.
+  void merge();
+
+  void take_apart(std::string_view symbol) const {
     std::vector<std::string_view> parts = {symbol};
     while (!parts.empty()) {
       const std::string_view part = parts.back();
@@ -93,7 +101,7 @@ class SentencePieceMerger {
       const TokenId id = table_.find(part);
       const auto left_size = is_unused(id) ? left_sizes_.find(id) : left_sizes_.end();
       if (left_size == left_sizes_.end()) {
-        on_piece(part, id);
+        on_piece_(part, id);
       } else {
         parts.push_back(part.substr(left_size->second));
         parts.push_back(part.substr(0, left_size->second));
@@ -103,13 +111,16 @@ class SentencePieceMerger {
 
   const SentencePieceTable& table_;
   std::string_view text_;
-  std::uint32_t end_ = 0;
+  OnPiece on_piece_;
+  std::uint32_t end_ = 0;        // of the symbols so far, in text_
+  char32_t last_character_ = 0;  // of them
   std::vector<Symbol> symbols_;
   std::vector<Candidate> queue_;                           // a heap, smallest priority first
   std::unordered_map<TokenId, std::uint32_t> left_sizes_;  // how unused pieces came about
 };
 
-inline void SentencePieceMerger::merge() {
+template <class OnPiece>
+void SentencePieceMerger<OnPiece>::merge() {
   const auto end = static_cast<std::uint32_t>(symbols_.size());
   for (std::uint32_t left = 0; left + 1 < end; ++left) propose(left);
   std::make_heap(queue_.begin(), queue_.end(), std::greater<>());

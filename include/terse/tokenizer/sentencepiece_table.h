@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "terse/error.h"
+#include "terse/tokenizer/merge_seams.h"
 #include "terse/tokenizer/sentencepiece_proto.h"
 #include "terse/tokenizer/token.h"
 #include "terse/tokenizer/trie.h"
@@ -26,6 +27,9 @@ class SentencePieceTable {
   // The pieces that segmentation may use: normal and user-defined ones, and for BPE, which takes
   // them apart again, the unused ones.
   const Trie& matchable() const { return matchable_; }
+
+  // Where BPE cannot merge across.
+  const MergeSeams& seams() const { return seams_; }
 
   // The id of a piece of any type; -1 if there is none.
   TokenId find(std::string_view text) const {
@@ -53,6 +57,7 @@ class SentencePieceTable {
   std::vector<PieceType> types_;
   Trie matchable_;
   Trie reserved_;  // all others
+  MergeSeams seams_;
   std::array<TokenId, 256> byte_ids_{};
   TokenId unk_id_ = -1;
   float min_score_ = std::numeric_limits<float>::max();
@@ -75,6 +80,7 @@ inline SentencePieceTable::SentencePieceTable(const SentencePieceProto& proto,
                               piece.type == PieceType::user_defined ||
                               (piece.type == PieceType::unused && match_unused);
     (is_matchable ? matchable : reserved).push_back({piece.text, id});
+    if (is_matchable) seams_.add_inside(piece.text);
     texts_.add(id, piece.text, source);
     add(id, piece);
   }

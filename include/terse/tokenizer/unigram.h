@@ -13,6 +13,7 @@
 #include "terse/error.h"
 #include "terse/json.h"
 #include "terse/tokenizer/best_path.h"
+#include "terse/tokenizer/component.h"
 #include "terse/tokenizer/token.h"
 #include "terse/tokenizer/trie.h"
 #include "terse/tokenizer/vocabulary.h"
@@ -67,7 +68,7 @@ inline Unigram Unigram::from_json(JsonValue model) {
   Unigram unigram;
   unigram.read_vocab(model);
   unigram.read_unk_id(model);
-  unigram.byte_fallback_ = read_flag(model, "byte_fallback");
+  unigram.byte_fallback_ = flag_field(model, "byte_fallback", false);
   for (std::size_t byte = 0; byte < 256; ++byte) {
     unigram.byte_ids_[byte] = unigram.trie_.find(byte_piece(static_cast<unsigned char>(byte)));
   }

@@ -98,17 +98,6 @@ void for_each_vocab_member(JsonValue model, OnPiece&& on_piece) {
   }
 }
 
-// The optional members of a model's object. Absent and null both mean "not set"; another kind than
-// the expected one is an Error(schema).
-inline bool read_flag(JsonValue model, std::string_view name) {
-  const auto member = model.find(name);
-  return member && !member->is_null() && member->as_boolean(name);
-}
-inline std::string_view read_text(JsonValue model, std::string_view name) {
-  const auto member = model.find(name);
-  return member && !member->is_null() ? member->as_string(name) : std::string_view();
-}
-
 // The piece that stands for a byte under byte fallback, "<0x0A>" for 10.
 inline std::string byte_piece(unsigned char byte) {
   static constexpr char kHex[] = "0123456789ABCDEF";

@@ -39,7 +39,7 @@ class WordPiece {
 
   std::string describe() const {
     return "WordPiece: " + std::to_string(vocabulary_.num_pieces()) + " pieces, prefix " +
-           terse::quote(prefix_) + ", unk id " + std::to_string(unk_id_) + ", words of at most " +
+           quote(prefix_) + ", unk id " + std::to_string(unk_id_) + ", words of at most " +
            std::to_string(max_input_chars_per_word_) + " characters";
   }
 

@@ -14,6 +14,14 @@
 
 namespace terse {
 
+// Work that causal models are spared without changing a bit of a score. Each can be switched off,
+// to measure it or to see that it is so.
+struct Savings {
+  bool last_row_only = true;  // the last layer runs only for the rows that are scored
+  bool share_prefix = true;   // what passages of one query have in common runs once for a group
+  bool lazy_layers = true;    // a layer's weights are read when a pass first reaches it
+};
+
 // Fixed when a model is loaded.
 struct LoadOptions {
   std::optional<DType>
@@ -22,6 +30,7 @@ struct LoadOptions {
   int threads = 0;         // 0: every core this process may use
   std::int64_t batch_tokens = 0;  // tokens of a packed group, at most; 0: chosen from the caches
   std::filesystem::path adapter = {};  // folder of a LoRA adapter to merge, if any
+  Savings savings = {};
 };
 
 // An instruction put in front of a text. unset: the model's default; none: the text is left as it

@@ -39,13 +39,14 @@ struct Pair {
 };
 
 struct ScoreResult {
-  std::vector<std::int64_t> exits;      // layers scored after, rising; empty without exits
-  std::vector<float> scores;            // one per exit; one in all without exits
-  std::int64_t tokens = 0;              // of all rows the pair became
-  std::int64_t chunks = 1;              // rows; more than 1 only with Truncation::chunk
-  bool truncated = false;               // whether tokens of the texts were cut away
-  std::vector<std::int32_t> input_ids;  // of the first row
-  std::optional<Error> error = {};      // why this pair has no score; others are not affected
+  std::vector<std::int64_t> exits;         // layers scored after, rising; empty without exits
+  std::vector<float> scores;               // one per exit; one in all without exits
+  std::int64_t tokens = 0;                 // of all rows the pair became
+  std::int64_t chunks = 1;                 // rows; more than 1 only with Truncation::chunk
+  bool truncated = false;                  // whether tokens of the texts were cut away
+  std::vector<std::int32_t> input_ids;     // of the first row
+  std::vector<std::string> warnings = {};  // parts of the options that had no effect
+  std::optional<Error> error = {};         // why this pair has no score; others are not affected
 
   // The score after the deepest exit. Throws the pair's error, if it has one.
   float score() const {
@@ -116,6 +117,13 @@ class Reranker {
     pairs.reserve(documents.size());
     for (const std::string& document : documents) pairs.push_back({std::string(query), document});
     return rank_scores(score(pairs, options, call));
+  }
+
+  // The rows of tokens that the model is given for a pair: one, or one per chunk. Throws Error.
+  std::vector<Input> rows(const Pair& pair, const ScoreOptions& options = {}) const {
+    const ScoreOptions& own = pair.options != nullptr ? *pair.options : options;
+    return model_->assemble(model_->tokenize_query(pair.query, own),
+                            model_->tokenize_passage(pair.passage, own), own);
   }
 
   // Every intermediate tensor of one pair's forward pass, under the checkpoint's module names.
@@ -211,7 +219,8 @@ class Reranker {
       if (result.error) continue;
       try {
         const ScoreOptions& options = *work.options[pair];
-        const std::size_t group_class = class_of(work, model_->run_options(options));
+        const std::size_t group_class =
+            class_of(work, model_->run_options(options, result.warnings));
         std::vector<Input> inputs = model_->assemble(query.ids, passage.ids, options);
         work.first_row[pair] = work.rows.size();
         result.chunks = static_cast<std::int64_t>(inputs.size());

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "terse/layers/linear.h"
 #include "terse/ops/backend.h"
 #include "terse/weights.h"
 
@@ -20,11 +21,12 @@ inline Norm load_layer_norm(const Backend& backend, const Weights& scope, std::i
           backend.prepare_vector(bias)};
 }
 
-// scope.weight, (width); kind is rms or rms_plus_one.
-inline Norm load_rms_norm(const Backend& backend, const Weights& scope, NormKind kind,
+// scope.weight, (width); kind is rms or rms_plus_one. Throws as above.
+inline Norm load_rms_norm(const Loader& loader, const Weights& scope, NormKind kind,
                           std::int64_t width, double eps) {
+  const TensorView weight = scope.get("weight", {width});
   return {kind, static_cast<float>(eps), width,
-          backend.prepare_vector(scope.get("weight", {width})), nullptr};
+          loader.prepare ? loader.backend->prepare_vector(weight) : nullptr, nullptr};
 }
 
 }  // namespace terse

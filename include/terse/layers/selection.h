@@ -2,6 +2,7 @@
 // them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -21,8 +22,9 @@ inline RowSelection select_first(const Batch& batch) {
   return selection;
 }
 
-// The last row of every sequence that no other sequence names as its prefix.
-inline RowSelection select_last(const Batch& batch) {
+// The last `count` rows (all, if it has fewer) of every sequence that no other sequence names as
+// its prefix.
+inline RowSelection select_tail(const Batch& batch, std::int32_t count) {
   std::vector<char> is_prefix(static_cast<std::size_t>(batch.size()), 0);
   for (const std::int32_t prefix : batch.prefix) {
     if (prefix >= 0) is_prefix[static_cast<std::size_t>(prefix)] = 1;
@@ -30,11 +32,16 @@ inline RowSelection select_last(const Batch& batch) {
   RowSelection selection;
   selection.cu_rows.push_back(0);
   for (std::size_t s = 0; s < is_prefix.size(); ++s) {
-    if (is_prefix[s] == 0) selection.rows.push_back(batch.cu_seqlens[s + 1] - 1);
+    const std::int32_t end = batch.cu_seqlens[s + 1];
+    const std::int32_t length = end - batch.cu_seqlens[s];
+    const std::int32_t kept = is_prefix[s] == 0 ? std::min(length, count) : 0;
+    for (std::int32_t row = end - kept; row < end; ++row) selection.rows.push_back(row);
     selection.cu_rows.push_back(static_cast<std::int32_t>(selection.rows.size()));
   }
   return selection;
 }
+
+inline RowSelection select_last(const Batch& batch) { return select_tail(batch, 1); }
 
 // Spans that make mean_rows copy exactly the selected rows.
 inline std::vector<RowSpan> spans_of(const RowSelection& selection) {

@@ -44,7 +44,7 @@ class BertReranker : public RerankModel {
     return layout_.assemble(query, passage, options);
   }
 
-  RunOptions run_options(const ScoreOptions& options) const override {
+  RunOptions run_options(const ScoreOptions& options, std::vector<std::string>&) const override {
     refuse_decoder_options(options, info_.architecture);
     return {};
   }

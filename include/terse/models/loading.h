@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "terse/layers/linear.h"
 #include "terse/model_info.h"
 #include "terse/models/config.h"
 #include "terse/ops/backends.h"
@@ -23,6 +24,7 @@ struct ModelFolder {
   std::shared_ptr<const Tokenizer> tokenizer;
   const Backend* backend = nullptr;
   int threads = 1;
+  Savings savings = {};
 
   // Throws Error of whatever part of the folder is wrong; its message names the file.
   static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options) {
@@ -31,6 +33,7 @@ struct ModelFolder {
     ModelFolder folder{path, Config::load(path / "config.json"), nullptr, nullptr};
     folder.backend = &choose_backend(options.isa, options.dtype);
     folder.threads = thread_count(options.threads);
+    folder.savings = options.savings;
     // Reading a large tokenizer.json takes as long as everything else together.
     std::exception_ptr failures[2];
     parallel_for(2, 2, [&](std::int64_t part) {
@@ -65,6 +68,9 @@ struct ModelFolder {
           ": the tokenizer gives ids up to ", tokenizer->max_id(), ", the embedding has ",
           vocab_size, " rows");
   }
+
+  // What the layers of the model are loaded with.
+  Loader loader() const { return Loader(*backend); }
 
   // The fields of ModelInfo that do not depend on the architecture.
   ModelInfo info() const {

@@ -64,8 +64,9 @@ class RerankModel {
                                       std::span<const TokenId> passage,
                                       const ScoreOptions&) const = 0;
 
-  // Checks a request's choices (Error range, unsupported) and fills in the defaults.
-  virtual RunOptions run_options(const ScoreOptions&) const = 0;
+  // Checks a request's choices (Error range, unsupported) and fills in the defaults. What is left
+  // out of a request that is otherwise sound is said in `warnings`.
+  virtual RunOptions run_options(const ScoreOptions&, std::vector<std::string>& warnings) const = 0;
 
   // Raw scores, (inputs, exits or 1). Same arithmetic for a row whatever else is in the batch.
   virtual void forward(Context&, std::span<const Input* const> inputs, const RunOptions&,

@@ -9,6 +9,7 @@
 #include "terse/models/bert_embedder.h"
 #include "terse/models/bert_reranker.h"
 #include "terse/models/config.h"
+#include "terse/models/gemma.h"
 #include "terse/models/loading.h"
 #include "terse/models/model.h"
 
@@ -44,11 +45,23 @@ constexpr Architecture bert_architecture(std::string_view model_type) {
           }};
 }
 
+// An architecture that is a reranker, whatever class its config names.
+template <class ModelConfig, class Reranker>
+constexpr Architecture decoder_reranker(std::string_view model_type) {
+  return {model_type, [](const Config&) { return true; },
+          [](const Config& config) { ModelConfig::from(config); },
+          [](const ModelFolder& folder) -> std::unique_ptr<RerankModel> {
+            return std::make_unique<Reranker>(folder, ModelConfig::from(folder.config));
+          },
+          nullptr};
+}
+
 }  // namespace detail
 
 inline constexpr Architecture kArchitectures[] = {
     detail::bert_architecture<detail::read_bert>("bert"),
     detail::bert_architecture<detail::read_xlm_roberta>("xlm-roberta"),
+    detail::decoder_reranker<GemmaConfig, GemmaReranker>("gemma"),
 };
 
 // The model_type of a config. jina-reranker-v2 publishes none and is known by its class and its
@@ -87,12 +100,16 @@ inline ModelRole model_role(const std::filesystem::path& folder) {
 inline std::unique_ptr<RerankModel> load_reranker(const ModelFolder& folder) {
   const Architecture& architecture = find_architecture(folder.config);
   architecture.check_config(folder.config);
+  check(architecture.load_reranker != nullptr, ErrorClass::unsupported, folder.path.string(),
+        ": a ", architecture.model_type, " model is an embedder, not a reranker");
   return architecture.load_reranker(folder);
 }
 
 inline std::unique_ptr<EmbedModel> load_embedder(const ModelFolder& folder) {
   const Architecture& architecture = find_architecture(folder.config);
   architecture.check_config(folder.config);
+  check(architecture.load_embedder != nullptr, ErrorClass::unsupported, folder.path.string(),
+        ": a ", architecture.model_type, " model is a reranker, not an embedder");
   return architecture.load_embedder(folder);
 }
 

@@ -28,7 +28,7 @@ class SentencePieceTable {
   // them apart again, the unused ones.
   const Trie& matchable() const { return matchable_; }
 
-  // Where BPE cannot merge across.
+  // Where a BPE model cannot merge across.
   const MergeSeams& seams() const { return seams_; }
 
   // The id of a piece of any type; -1 if there is none.
@@ -66,7 +66,7 @@ class SentencePieceTable {
 
 inline SentencePieceTable::SentencePieceTable(const SentencePieceProto& proto,
                                               std::string_view source) {
-  const bool match_unused = proto.model_type == SentencePieceProto::ModelType::bpe;
+  const bool is_bpe = proto.model_type == SentencePieceProto::ModelType::bpe;
   std::vector<Trie::Entry> matchable;
   std::vector<Trie::Entry> reserved;
   std::size_t bytes = 0;
@@ -78,9 +78,9 @@ inline SentencePieceTable::SentencePieceTable(const SentencePieceProto& proto,
     const auto id = static_cast<TokenId>(size());
     const bool is_matchable = piece.type == PieceType::normal ||
                               piece.type == PieceType::user_defined ||
-                              (piece.type == PieceType::unused && match_unused);
+                              (piece.type == PieceType::unused && is_bpe);
     (is_matchable ? matchable : reserved).push_back({piece.text, id});
-    if (is_matchable) seams_.add_inside(piece.text);
+    if (is_matchable && is_bpe) seams_.add_inside(piece.text);
     texts_.add(id, piece.text, source);
     add(id, piece);
   }

@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Holds the headers to the include rule of docs/architecture.md.
+
+    check_includes.py [ROOT]   one line a breach; exit status 1 if there is any
+
+ROOT is the top of the project. Only text is read: comments and string literals are blanked first.
+"""
+import pathlib
+import re
+import sys
+
+# Lowest first: a header includes only headers to its left. A name with a slash is a folder, and
+# inside a folder the rules below hold. Any other header of include/terse is public API, on top.
+LAYERS = ["error", "checked", "utf8", "dtype", "json", "tensor", "cpu", "parallel", "file",
+          "safetensors", "torch_file", "weights", "batch", "options", "model_info", "tokenizer/",
+          "ops/", "schedule", "layers/", "models/"]
+TOKENIZER_MAY_USE = {"error", "checked", "utf8", "json", "file"}
+LAYERS_ANY_LAYER_MAY_USE = {"layers/linear", "layers/rotary"}
+# What every model shares; besides these a model's parts include only their own model.
+MODELS_ANY_MODEL_MAY_USE = {"models/config", "models/input", "models/loading", "models/model",
+                            "models/sentence_transformers", "models/trace"}
+REGISTRY = "models/registry"
+
+# A pattern, the places where it may stand, and what to say elsewhere.
+RESTRICTED = [
+    (r"#include\s*<(Eigen|unsupported)/", r"include/terse/ops/eigen\.h", "Eigen"),
+    (r"#include\s*<\w*intrin\.h>", r"include/terse/(ops/\w+|cpu)\.h", "processor intrinsics"),
+    (r"#include\s*<(cuda|cublas|cudnn|mma|cooperative_groups)", r"kernels/.*", "a CUDA header"),
+    (r"#include\s*<(iostream|cstdio|stdio\.h|regex|print)>", r"(?!include/).*", "a printing header"),
+    (r"\bstd::regex\b", r"nowhere", "std::regex"),
+    (r"\balloca\s*\(", r"nowhere", "alloca"),
+    (r"\b(std::)?(exit|_Exit|quick_exit|abort|terminate)\s*\(", r"(?!include/).*", "an end of the program"),
+    (r"\bf?printf\s*\(|\bputs\s*\(|\bstd::(cout|cerr|clog)\b", r"(?!include/).*", "printing"),
+    (r"\bgetenv\s*\(", r"include/terse/cpu\.h|(?!include/).*", "the environment"),
+]
+
+
+def blanked(text):
+    """The text without comments and string literals; include lines keep their names."""
+    token = re.compile(r'//[^\n]*|/\*.*?\*/|(#include[^\n]*)|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+    return token.sub(lambda match: match.group(1) or " ", text)
+
+
+def name_of(path):
+    """include/terse/ops/eigen.h -> ops/eigen"""
+    return path.removeprefix("include/terse/").removesuffix(".h")
+
+
+def rank(name):
+    """Place of a header's name in LAYERS."""
+    entry = name.split("/")[0] + "/" if "/" in name else name
+    return LAYERS.index(entry) if entry in LAYERS else len(LAYERS)
+
+
+def may_include(header, included):
+    """Whether the include rule lets one header include another, both given by name."""
+    if header == "terse":
+        return True
+    folder, included_folder = header.rpartition("/")[0], included.rpartition("/")[0]
+    if included == REGISTRY:
+        return rank(header) == len(LAYERS)
+    if folder == "tokenizer":
+        return included_folder == "tokenizer" or included in TOKENIZER_MAY_USE
+    if folder == "" or folder != included_folder:
+        same_public_layer = rank(header) == rank(included) == len(LAYERS)
+        return rank(included) < rank(header) or (same_public_layer and included != "terse")
+    if folder == "layers":
+        return included in LAYERS_ANY_LAYER_MAY_USE
+    if folder == "models" and header != REGISTRY:
+        return included in MODELS_ANY_MODEL_MAY_USE or header.startswith(included + "_")
+    return True
+
+
+def breaches(path, text):
+    """Every breach in one file, as text. path is relative to the top of the project."""
+    code = blanked(text)
+    found = [f"{path}: {what} ({match.group(0).strip()})"
+             for pattern, allowed, what in RESTRICTED if not re.fullmatch(allowed, path)
+             for match in re.finditer(pattern, code)]
+    if not path.startswith("include/"):
+        return found
+    if "#pragma once" not in code:
+        found.append(f"{path}: no #pragma once")
+    for included in re.findall(r'#include\s*"([^"]+)"', code):
+        if not included.startswith("terse/"):
+            found.append(f"{path}: includes {included}, not by its full name terse/...")
+        elif not may_include(name_of(path), name_of("include/" + included)):
+            found.append(f"{path}: may not include {included}")
+    return found
+
+
+def main():
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    files = sorted(path for folder in ("include", "tools", "tests", "bench", "kernels")
+                   for path in (root / folder).rglob("*")
+                   if path.suffix in {".h", ".cpp", ".cu", ".cuh"})
+    found = [breach for path in files
+             for breach in breaches(path.relative_to(root).as_posix(),
+                                    path.read_text(encoding="utf-8"))]
+    print("\n".join(found) if found else f"{len(files)} files keep the include rule")
+    return 1 if found or not files else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

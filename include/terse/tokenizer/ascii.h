@@ -14,6 +14,8 @@ inline constexpr std::uint64_t kEveryByte = 0x0101010101010101;
 
 // End of the run of bytes 0x20 to 0x7E that begins at text[from]; `from` itself if there is none.
 inline std::size_t printable_ascii_end(std::string_view text, std::size_t from) {
+  const auto is_printable = [](char c) { return c >= 0x20 && c < 0x7F; };
+  if (from == text.size() || !is_printable(text[from])) return from;  // inside other scripts
   std::size_t end = from;
   for (; text.size() - end >= 8; end += 8) {
     std::uint64_t word = 0;
@@ -22,7 +24,7 @@ inline std::size_t printable_ascii_end(std::string_view text, std::size_t from) 
     // character, in byte + 1 if it is 0x7F. A borrow only follows a byte already found out.
     if (((word | (word - 0x20 * kEveryByte) | (word + kEveryByte)) & 0x80 * kEveryByte) != 0) break;
   }
-  while (end < text.size() && text[end] >= 0x20 && text[end] < 0x7F) ++end;
+  while (end < text.size() && is_printable(text[end])) ++end;
   return end;
 }
 

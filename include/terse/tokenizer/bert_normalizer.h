@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "terse/json.h"
+#include "terse/tokenizer/ascii.h"
 #include "terse/tokenizer/component.h"
 #include "terse/tokenizer/normal_form.h"
 #include "terse/tokenizer/rewrite.h"
@@ -25,14 +26,10 @@ class BertNormalizer {
   }
 
   void apply(std::string& text) const {
-    if (clean_text_) clean(text);
-    if (handle_chinese_chars_) put_spaces_around_ideographs(text);
-    if (strip_accents_) {
-      // Also splits Hangul syllables into jamo, which is how the vocabulary has them.
-      to_normal_form(text, NormalForm::nfd);
-      remove_characters(text, is_bert_mark);
-    }
-    if (lowercase_) lowercase(text);
+    if (clean_text_ || handle_chinese_chars_) clean(text);
+    // Also splits Hangul syllables into jamo, which is how the vocabulary has them.
+    if (strip_accents_) to_normal_form(text, NormalForm::nfd);
+    if (strip_accents_ || lowercase_) simplify(text);
   }
 
   std::string describe() const {
@@ -46,20 +43,33 @@ class BertNormalizer {
   }
 
  private:
-  // Drops control characters, makes any white space a space. Unassigned characters stay.
-  static void clean(std::string& text) {
-    rewrite_characters(text, [](char32_t code, std::string_view character, std::string* out) {
-      if (is_bert_control(code)) return;
-      *out += is_white_space(code) ? std::string_view(" ") : character;
+  // Drops control characters and makes any white space a space (unassigned characters stay); puts
+  // spaces around ideographs.
+  void clean(std::string& text) const {
+    rewrite_characters(text, [this](char32_t code, std::string_view character, std::string* out) {
+      if (clean_text_ && is_bert_control(code)) return;
+      if (clean_text_ && is_white_space(code)) {
+        *out += ' ';
+      } else if (handle_chinese_chars_ && is_bert_ideograph(code)) {
+        *out += ' ';
+        *out += character;
+        *out += ' ';
+      } else {
+        *out += character;
+      }
     });
   }
 
-  static void put_spaces_around_ideographs(std::string& text) {
-    rewrite_characters(text, [](char32_t code, std::string_view character, std::string* out) {
-      const bool ideograph = is_bert_ideograph(code);
-      if (ideograph) *out += ' ';
-      *out += character;
-      if (ideograph) *out += ' ';
+  // Drops nonspacing marks, then lower-cases what is left.
+  void simplify(std::string& text) const {
+    if (lowercase_) lowercase_ascii(text);
+    rewrite_characters(text, [this](char32_t code, std::string_view character, std::string* out) {
+      if (strip_accents_ && is_bert_mark(code)) return;
+      if (lowercase_) {
+        append_lowercase(*out, code, character);
+      } else {
+        *out += character;
+      }
     });
   }
 

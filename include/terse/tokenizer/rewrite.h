@@ -43,8 +43,8 @@ void remove_characters(std::string& text, Predicate predicate) {
 // Lower-cases every character on its own, without context: a final sigma stays U+03C3.
 inline void lowercase(std::string& text) {
   lowercase_ascii(text);
-  rewrite_characters(text, [](char32_t code, std::string_view, std::string* out) {
-    append_lowercase(*out, code);
+  rewrite_characters(text, [](char32_t code, std::string_view character, std::string* out) {
+    append_lowercase(*out, code, character);
   });
 }
 

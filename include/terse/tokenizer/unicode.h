@@ -68,15 +68,18 @@ constexpr bool is_bert_control(char32_t code) {
   return code == 0xFFFD || has_flag(code, unicode_data::kBertControl);
 }
 
-// Appends the full lower case of one character, without context (a final sigma stays U+03C3).
-// U+0130 is the only character whose lower case has two (SpecialCasing.txt).
-inline void append_lowercase(std::string& out, char32_t code) {
+// Appends the full lower case of one character, given as code point and as UTF-8, without context:
+// a final sigma stays U+03C3. U+0130 is the only one whose lower case has two characters
+// (SpecialCasing.txt).
+inline void append_lowercase(std::string& out, char32_t code, std::string_view character) {
+  const auto delta = unicode_record(code).lowercase_delta;
   if (code == 0x0130) {
     out += "i\xCC\x87";
-    return;
+  } else if (delta == 0) {
+    out += character;
+  } else {
+    utf8_append(out, static_cast<char32_t>(static_cast<std::int32_t>(code) + delta));
   }
-  const auto delta = unicode_record(code).lowercase_delta;
-  utf8_append(out, static_cast<char32_t>(static_cast<std::int32_t>(code) + delta));
 }
 
 }  // namespace terse

@@ -2,7 +2,7 @@
 include(CMakePackageConfigHelpers)
 
 set(terse_package_folder ${CMAKE_INSTALL_DATADIR}/cmake/terse)
-install(TARGETS terse_library EXPORT terseTargets FILE_SET HEADERS)
+install(TARGETS terse_library EXPORT terseTargets FILE_SET HEADERS FILE_SET fragments)
 install(EXPORT terseTargets NAMESPACE terse:: DESTINATION ${terse_package_folder})
 
 # The package looks again for exactly what this build found.

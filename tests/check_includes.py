@@ -16,15 +16,15 @@ LAYERS = ["error", "checked", "utf8", "dtype", "json", "tensor", "cpu", "paralle
           "ops/", "schedule", "layers/", "models/"]
 TOKENIZER_MAY_USE = {"error", "checked", "utf8", "json", "file"}
 LAYERS_ANY_LAYER_MAY_USE = {"layers/linear", "layers/rotary"}
-# What every model shares; besides these a model's parts include only their own model.
-MODELS_ANY_MODEL_MAY_USE = {"models/config", "models/input", "models/loading", "models/model",
-                            "models/sentence_transformers", "models/trace"}
+# A header models/x or models/x_part belongs to model x and is nothing to the other models; the
+# headers that belong to none are shared, and include no model.
+MODELS = ("bert", "gemma", "gemma2", "minicpm", "mistral")
 REGISTRY = "models/registry"
 
 # A pattern, the places where it may stand, and what to say elsewhere.
 RESTRICTED = [
     (r"#include\s*<(Eigen|unsupported)/", r"include/terse/ops/eigen\.h", "Eigen"),
-    (r"#include\s*<\w*intrin\.h>", r"include/terse/(ops/\w+|cpu)\.h", "processor intrinsics"),
+    (r"#include\s*<\w*intrin\.h>", r"include/terse/(ops/.*|cpu\.h)", "processor intrinsics"),
     (r"#include\s*<(cuda|cublas|cudnn|mma|cooperative_groups)", r"kernels/.*", "a CUDA header"),
     (r"#include\s*<(iostream|cstdio|stdio\.h|regex|print)>", r"(?!include/).*", "a printing header"),
     (r"\bstd::regex\b", r"nowhere", "std::regex"),
@@ -52,22 +52,26 @@ def rank(name):
     return LAYERS.index(entry) if entry in LAYERS else len(LAYERS)
 
 
+def model_of(name):
+    """Which of MODELS a header belongs to, or None."""
+    part = name.removeprefix("models/")
+    return next((model for model in MODELS if part == model or part.startswith(model + "_")), None)
+
+
 def may_include(header, included):
     """Whether the include rule lets one header include another, both given by name."""
     if header == "terse":
         return True
-    folder, included_folder = header.rpartition("/")[0], included.rpartition("/")[0]
-    if included == REGISTRY:
-        return rank(header) == len(LAYERS)
-    if folder == "tokenizer":
-        return included_folder == "tokenizer" or included in TOKENIZER_MAY_USE
-    if folder == "" or folder != included_folder:
-        same_public_layer = rank(header) == rank(included) == len(LAYERS)
-        return rank(included) < rank(header) or (same_public_layer and included != "terse")
-    if folder == "layers":
+    if included in ("terse", REGISTRY):
+        return included == REGISTRY and rank(header) == len(LAYERS)
+    if rank(header) != rank(included):
+        if header.startswith("tokenizer/"):
+            return included in TOKENIZER_MAY_USE
+        return rank(included) < rank(header)
+    if header.startswith("layers/"):
         return included in LAYERS_ANY_LAYER_MAY_USE
-    if folder == "models" and header != REGISTRY:
-        return included in MODELS_ANY_MODEL_MAY_USE or header.startswith(included + "_")
+    if header.startswith("models/") and header != REGISTRY:
+        return model_of(included) in (None, model_of(header))
     return True
 
 
@@ -79,7 +83,7 @@ def breaches(path, text):
              for match in re.finditer(pattern, code)]
     if not path.startswith("include/"):
         return found
-    if "#pragma once" not in code:
+    if path.endswith(".h") and "#pragma once" not in code:
         found.append(f"{path}: no #pragma once")
     for included in re.findall(r'#include\s*"([^"]+)"', code):
         if not included.startswith("terse/"):
@@ -93,7 +97,7 @@ def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     files = sorted(path for folder in ("include", "tools", "tests", "bench", "kernels")
                    for path in (root / folder).rglob("*")
-                   if path.suffix in {".h", ".cpp", ".cu", ".cuh"})
+                   if path.suffix in {".h", ".inl", ".cpp", ".cu", ".cuh"})
     found = [breach for path in files
              for breach in breaches(path.relative_to(root).as_posix(),
                                     path.read_text(encoding="utf-8"))]

@@ -27,6 +27,9 @@ class CheckIncludes(unittest.TestCase):
     def test_models(self):
         self.assert_clean("include/terse/models/bert_reranker.h", '#include "terse/models/bert.h"')
         self.assert_breach("include/terse/models/gemma2.h", '#include "terse/models/bert.h"')
+        self.assert_breach("include/terse/models/gemma2.h", '#include "terse/models/gemma.h"')
+        self.assert_breach("include/terse/models/input.h", '#include "terse/models/bert.h"')
+        self.assert_clean("include/terse/models/gemma2.h", '#include "terse/models/input.h"')
         self.assert_clean("include/terse/models/registry.h", '#include "terse/models/bert.h"')
         self.assert_breach("include/terse/models/bert.h", '#include "terse/models/registry.h"')
         self.assert_clean("include/terse/rerank.h", '#include "terse/models/registry.h"')
@@ -45,6 +48,7 @@ class CheckIncludes(unittest.TestCase):
         self.assert_breach("include/terse/layers/linear.h", "#include <Eigen/Core>")
         self.assert_breach("include/terse/tensor.h", "#include <immintrin.h>")
         self.assert_clean("include/terse/ops/avx512.h", "#include <immintrin.h>")
+        self.assert_clean("include/terse/ops/vector/common.h", "#include <xmmintrin.h>")
         self.assert_breach("include/terse/ops/cuda.h", "#include <cuda_runtime.h>")
         self.assert_breach("include/terse/json.h", "#include <iostream>")
         self.assert_breach("include/terse/json.h", "inline void f() { std::abort(); }")

@@ -46,6 +46,12 @@ struct ExitLayers {
   }
 };
 
+// Throws Error(unsupported) unless the config has a head for each exit.
+inline void require_layer_wise(const Config& config) {
+  check(config.boolean_or("layer_wise", false), ErrorClass::unsupported, config.source(),
+        ": layer_wise is false, only models with one head per exit are implemented");
+}
+
 namespace detail {
 
 inline std::string number_list(std::span<const std::int64_t> numbers) {
@@ -116,9 +122,9 @@ inline void choose_compression(const ScoreOptions& options, RunOptions& run,
                        " without effect: tokens are compressed before layers 1 to " +
                        std::to_string(last - 1) + " of this request");
   }
-  if (run.compress_layers.empty()) {
+  if (requested.empty()) {
     warnings.push_back("compress_ratio " + std::to_string(ratio) +
-                       " without effect: no compress layer is left");
+                       " without effect: compress_layers is empty");
   }
 }
 

@@ -10,7 +10,9 @@
 #include "terse/models/bert_reranker.h"
 #include "terse/models/config.h"
 #include "terse/models/gemma.h"
+#include "terse/models/gemma2_reranker.h"
 #include "terse/models/loading.h"
+#include "terse/models/minicpm.h"
 #include "terse/models/model.h"
 
 namespace terse {
@@ -62,6 +64,8 @@ inline constexpr Architecture kArchitectures[] = {
     detail::bert_architecture<detail::read_bert>("bert"),
     detail::bert_architecture<detail::read_xlm_roberta>("xlm-roberta"),
     detail::decoder_reranker<GemmaConfig, GemmaReranker>("gemma"),
+    detail::decoder_reranker<MiniCpmConfig, MiniCpmReranker>("minicpm"),
+    detail::decoder_reranker<Gemma2RerankerConfig, Gemma2Reranker>("cost_wise_gemma"),
 };
 
 // The model_type of a config. jina-reranker-v2 publishes none and is known by its class and its

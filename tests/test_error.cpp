@@ -61,3 +61,18 @@ TEST_CASE("foreign text is quoted, escaped and shortened") {
   CHECK(shortened.ends_with("\"..."));
   CHECK(terse::quote("abcdef", 4) == "\"abc\"...");
 }
+
+TEST_CASE("memory that could not be had is an error like the others") {
+  const auto class_of = [](auto call) {
+    try {
+      terse::with_memory_errors(call);
+    } catch (const Error& error) {
+      return error.error_class();
+    }
+    return ErrorClass::device;
+  };
+  CHECK(class_of([] { throw std::bad_alloc(); }) == ErrorClass::memory);
+  CHECK(class_of([] { throw std::length_error("vector"); }) == ErrorClass::memory);
+  CHECK(class_of([] { terse::fail(ErrorClass::io, "x"); }) == ErrorClass::io);
+  CHECK(terse::with_memory_errors([] { return 7; }) == 7);
+}

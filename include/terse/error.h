@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -136,6 +137,19 @@ template <class... Parts>
 void check(bool ok, ErrorClass error_class, const Parts&... parts) {
   if (!ok) [[unlikely]]
     fail(error_class, parts...);
+}
+
+// call(), with memory that the standard library could not have reported as Error(memory) like
+// everything else. For the entry points of this library.
+template <class Call>
+decltype(auto) with_memory_errors(Call&& call) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    fail(ErrorClass::memory, "out of memory");
+  } catch (const std::length_error&) {
+    fail(ErrorClass::memory, "a container would exceed the address space");
+  }
 }
 
 }  // namespace terse

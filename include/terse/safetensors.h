@@ -60,20 +60,18 @@ class SafeTensors {
   //   dtype, shape, overflow, offsets, coverage   in an entry, or between entries
   static std::shared_ptr<const SafeTensors> open(const std::string& path,
                                                  FileAccess access = FileAccess::automatic) {
-    return open(MappedFile::open(path, access), path);
+    return with_memory_errors([&] { return open(MappedFile::open(path, access), path); });
   }
   // The same for a file that is open already; `path` is what messages call it.
-  static std::shared_ptr<const SafeTensors> open(std::shared_ptr<const MappedFile> file,
+  static std::shared_ptr<const SafeTensors> open(const std::shared_ptr<const MappedFile>& file,
                                                  const std::string& path) {
-    const auto bytes = file->bytes();
-    return std::shared_ptr<const SafeTensors>(
-        new SafeTensors(bytes, path_text(path), std::move(file)));
+    return create(file->bytes(), path_text(path), file);
   }
 
   // The same for bytes that the caller keeps alive; `source` leads the messages.
   static std::shared_ptr<const SafeTensors> parse(std::span<const std::byte> bytes,
                                                   const std::string& source) {
-    return std::shared_ptr<const SafeTensors>(new SafeTensors(bytes, source, nullptr));
+    return create(bytes, source, nullptr);
   }
 
   SafeTensors(const SafeTensors&) = delete;
@@ -99,6 +97,13 @@ class SafeTensors {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
   };
+
+  static std::shared_ptr<const SafeTensors> create(std::span<const std::byte> bytes,
+                                                   const std::string& source,
+                                                   const std::shared_ptr<const MappedFile>& file) {
+    return with_memory_errors(
+        [&] { return std::shared_ptr<const SafeTensors>(new SafeTensors(bytes, source, file)); });
+  }
 
   SafeTensors(std::span<const std::byte> bytes, const std::string& source,
               std::shared_ptr<const MappedFile> file)

@@ -526,24 +526,29 @@ class TorchFile {
   // bytes, more in all than the file has); what MappedFile::open throws.
   static std::shared_ptr<const TorchFile> open(const std::string& path,
                                                FileAccess access = FileAccess::automatic) {
-    return open(MappedFile::open(path, access));
+    return with_memory_errors([&] { return open(MappedFile::open(path, access)); });
   }
-  static std::shared_ptr<const TorchFile> open(std::shared_ptr<const MappedFile> file) {
-    const auto bytes = file->bytes();
-    const std::string source = path_text(file->path());
-    return std::shared_ptr<const TorchFile>(new TorchFile(bytes, source, std::move(file)));
+  static std::shared_ptr<const TorchFile> open(const std::shared_ptr<const MappedFile>& file) {
+    return create(file->bytes(), path_text(file->path()), file);
   }
 
   // The same for bytes that the caller keeps alive; `source` leads the messages.
   static std::shared_ptr<const TorchFile> parse(std::span<const std::byte> bytes,
                                                 const std::string& source) {
-    return std::shared_ptr<const TorchFile>(new TorchFile(bytes, source, nullptr));
+    return create(bytes, source, nullptr);
   }
 
   // All tensors, in the order of the dictionary.
   const std::vector<NamedTensor>& entries() const { return entries_; }
 
  private:
+  static std::shared_ptr<const TorchFile> create(std::span<const std::byte> bytes,
+                                                 const std::string& source,
+                                                 const std::shared_ptr<const MappedFile>& file) {
+    return with_memory_errors(
+        [&] { return std::shared_ptr<const TorchFile>(new TorchFile(bytes, source, file)); });
+  }
+
   TorchFile(std::span<const std::byte> bytes, const std::string& source,
             std::shared_ptr<const MappedFile> file)
       : file_(std::move(file)) {

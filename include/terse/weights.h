@@ -125,22 +125,16 @@ class Checkpoint : public std::enable_shared_from_this<Checkpoint> {
   //   missing_tensor  a shard does not hold what the index says; up to 5 names and the count
   static std::shared_ptr<Checkpoint> open(const std::string& path,
                                           FileAccess access = FileAccess::automatic) {
-    std::shared_ptr<Checkpoint> checkpoint(new Checkpoint(path, access));
-    std::error_code ignored;
-    std::string file = path;
-    if (std::filesystem::is_directory(path, ignored)) {
-      file = path + "/model.safetensors";
-      if (!std::filesystem::exists(file, ignored) &&
-          std::filesystem::exists(file + ".index.json", ignored)) {
-        file += ".index.json";
+    return with_memory_errors([&] {
+      std::shared_ptr<Checkpoint> checkpoint(new Checkpoint(path, access));
+      const std::string file = tensor_file(path);
+      if (file.ends_with(".json")) {
+        checkpoint->add_shards(file);
+      } else {
+        checkpoint->add_file(file, "");
       }
-    }
-    if (file.ends_with(".json")) {
-      checkpoint->add_shards(file);
-    } else {
-      checkpoint->add_file(file, "");
-    }
-    return checkpoint;
+      return checkpoint;
+    });
   }
 
   Checkpoint(const Checkpoint&) = delete;
@@ -148,18 +142,21 @@ class Checkpoint : public std::enable_shared_from_this<Checkpoint> {
 
   // Adds the tensors of a safetensors or torch.save file (told apart by content), each named
   // "<prefix>.<its name>", or just its name for an empty prefix. Throws Error: what
-  // SafeTensors::open or TorchFile::open throw; duplicate (a name that is there already).
+  // SafeTensors::open or TorchFile::open throw; duplicate (a name that is there already). Nothing
+  // is added then.
   void add_file(const std::string& path, std::string_view prefix) {
-    const auto file = MappedFile::open(path, access_);
-    if (TorchFile::recognizes(file->bytes())) {
-      const auto tensors = TorchFile::open(file);
-      add_entries(tensors->entries(), path, prefix);
-      keep(tensors, file);
-    } else {
-      const auto tensors = SafeTensors::open(file, path);
-      add_entries(tensors->entries(), path, prefix);
-      keep(tensors, file);
-    }
+    with_memory_errors([&] {
+      const auto file = MappedFile::open(path, access_);
+      if (TorchFile::recognizes(file->bytes())) {
+        const auto tensors = TorchFile::open(file);
+        keep(tensors, file);
+        add_entries(tensors->entries(), path, prefix);
+      } else {
+        const auto tensors = SafeTensors::open(file, path);
+        keep(tensors, file);
+        add_entries(tensors->entries(), path, prefix);
+      }
+    });
   }
 
   // The scope of all tensors.
@@ -228,18 +225,34 @@ class Checkpoint : public std::enable_shared_from_this<Checkpoint> {
     files_.push_back(std::move(file));
   }
 
+  using Slots = std::map<std::string, Slot, std::less<>>;
+
+  // The file of a model folder that open() reads; any other path is one itself.
+  static std::string tensor_file(const std::string& path) {
+    std::error_code ignored;
+    if (!std::filesystem::is_directory(path, ignored)) return path;
+    const std::string file = path + "/model.safetensors";
+    const std::string index = file + ".index.json";
+    const bool sharded =
+        !std::filesystem::exists(file, ignored) && std::filesystem::exists(index, ignored);
+    return sharded ? index : file;
+  }
+
   void add_entries(const std::vector<NamedTensor>& entries, const std::string& path,
                    std::string_view prefix) {
     const auto file = std::make_shared<const std::string>(path);
+    Slots added;
     for (const NamedTensor& entry : entries) {
-      add(prefix.empty() ? entry.name : std::string(prefix) + "." + entry.name, entry.view, file);
+      std::string name = prefix.empty() ? entry.name : std::string(prefix) + "." + entry.name;
+      check_new(!slots_.contains(name) && added.try_emplace(name, entry.view, file).second, name,
+                *file);
     }
+    slots_.merge(added);  // cannot fail, so that all are added or none
   }
-  void add(const std::string& name, const TensorView& view,
-           const std::shared_ptr<const std::string>& file) {
-    if (!slots_.try_emplace(name, view, file).second) {
-      fail(ErrorClass::duplicate, path_text(*file), ": tensor ", terse::quote(name),
-           " is in another file of the model too");
+  static void check_new(bool is_new, const std::string& name, const std::string& file) {
+    if (!is_new) {
+      fail(ErrorClass::duplicate, path_text(file), ": tensor ", terse::quote(name),
+           " is in the model already");
     }
   }
 
@@ -247,7 +260,7 @@ class Checkpoint : public std::enable_shared_from_this<Checkpoint> {
 
   std::string path_;
   FileAccess access_;
-  std::map<std::string, Slot, std::less<>> slots_;
+  Slots slots_;
   std::vector<std::shared_ptr<const void>> owners_;  // of the data that views point to
   std::vector<std::shared_ptr<const MappedFile>> files_;
 };
@@ -356,7 +369,7 @@ inline void Checkpoint::add_shards(const std::string& index_path) {
     if (view == nullptr) {
       missing.push_back(name);
     } else {
-      add(name, *view, path);
+      slots_.try_emplace(name, *view, path);  // names of a JSON object are distinct
     }
   }
   detail::refuse_missing(document.source() + ": not in the shard it names", missing);

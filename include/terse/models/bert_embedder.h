@@ -20,7 +20,7 @@ class BertEmbedder : public EmbedModel {
  public:
   BertEmbedder(const ModelFolder& folder, const BertConfig& config)
       : tokenizer_(folder.tokenizer),
-        settings_(read_sentence_transformers(folder.path)),
+        settings_(read_sentence_transformers(folder.path, Pooling::cls)),
         bert_(config, encoder_scope(config, folder.checkpoint->root()), *folder.backend),
         info_(bert_info(folder, config)) {
     folder.check_vocabulary(config.vocab_size);

@@ -31,8 +31,8 @@ struct Input {
 
 // The choices of a forward pass that all sequences of a batch must have in common.
 struct RunOptions {
-  std::vector<std::int64_t> exits;            // rising; empty for models without exits
-  std::vector<std::int64_t> compress_layers;  // rising; empty: none
+  std::vector<std::int64_t> exits = {};            // rising; empty for models without exits
+  std::vector<std::int64_t> compress_layers = {};  // rising; empty: none
   std::int64_t compress_ratio = 1;
   Heads heads = Heads::ordinal;
   bool attention_softcap = false;

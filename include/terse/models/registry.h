@@ -10,9 +10,12 @@
 #include "terse/models/bert_reranker.h"
 #include "terse/models/config.h"
 #include "terse/models/gemma.h"
+#include "terse/models/gemma2_embedder.h"
 #include "terse/models/gemma2_reranker.h"
 #include "terse/models/loading.h"
 #include "terse/models/minicpm.h"
+#include "terse/models/mistral_embedder.h"
+#include "terse/models/mistral_reranker.h"
 #include "terse/models/model.h"
 
 namespace terse {
@@ -58,6 +61,23 @@ constexpr Architecture decoder_reranker(std::string_view model_type) {
           nullptr};
 }
 
+template <class ModelConfig, std::unique_ptr<EmbedModel> (*Load)(const ModelFolder&)>
+constexpr Architecture decoder_embedder(std::string_view model_type) {
+  return {model_type, [](const Config&) { return false; },
+          [](const Config& config) { ModelConfig::from(config); }, nullptr, Load};
+}
+
+inline std::unique_ptr<EmbedModel> load_gemma2_embedder(const ModelFolder& folder) {
+  return std::make_unique<Gemma2Embedder>(folder, Gemma2Config::from(folder.config));
+}
+inline std::unique_ptr<EmbedModel> load_mistral_embedder(const ModelFolder& folder) {
+  return std::make_unique<MistralEmbedder>(folder, MistralConfig::from(folder.config));
+}
+inline std::unique_ptr<EmbedModel> load_llama_embedder(const ModelFolder& folder) {
+  if (!LlaraEmbedder::recognizes(*folder.tokenizer)) return load_mistral_embedder(folder);
+  return std::make_unique<LlaraEmbedder>(folder, MistralConfig::from(folder.config));
+}
+
 }  // namespace detail
 
 inline constexpr Architecture kArchitectures[] = {
@@ -66,6 +86,10 @@ inline constexpr Architecture kArchitectures[] = {
     detail::decoder_reranker<GemmaConfig, GemmaReranker>("gemma"),
     detail::decoder_reranker<MiniCpmConfig, MiniCpmReranker>("minicpm"),
     detail::decoder_reranker<Gemma2RerankerConfig, Gemma2Reranker>("cost_wise_gemma"),
+    detail::decoder_reranker<MistralRerankerConfig, MistralReranker>("cost_wise_mistral"),
+    detail::decoder_embedder<Gemma2Config, detail::load_gemma2_embedder>("gemma2"),
+    detail::decoder_embedder<MistralConfig, detail::load_mistral_embedder>("mistral"),
+    detail::decoder_embedder<MistralConfig, detail::load_llama_embedder>("llama"),
 };
 
 // The model_type of a config. jina-reranker-v2 publishes none and is known by its class and its

@@ -15,7 +15,7 @@
 namespace terse {
 
 struct SentenceTransformers {
-  Pooling pooling = Pooling::cls;          // FlagEmbedding's default where a folder says nothing
+  Pooling pooling = Pooling::cls;
   std::optional<std::int64_t> max_length;  // max_seq_length, if given
 };
 
@@ -44,10 +44,12 @@ inline Pooling read_pooling(const std::filesystem::path& file) {
   return *pooling;
 }
 
-// Reads whichever of the three files a folder has. Throws Error: json, schema, unsupported (a
-// module other than Transformer, Pooling, Normalize).
-inline SentenceTransformers read_sentence_transformers(const std::filesystem::path& folder) {
+// Reads whichever of the three files a folder has; `pooling` holds where it names none. Throws
+// Error: json, schema, unsupported (a module other than Transformer, Pooling, Normalize).
+inline SentenceTransformers read_sentence_transformers(const std::filesystem::path& folder,
+                                                       Pooling pooling) {
   SentenceTransformers settings;
+  settings.pooling = pooling;
   const std::filesystem::path modules = folder / "modules.json";
   if (std::filesystem::exists(modules)) {
     const std::string text = read_text_file(modules.string(), ConfigLimits::kBytes);
@@ -63,8 +65,8 @@ inline SentenceTransformers read_sentence_transformers(const std::filesystem::pa
             " is not implemented, only Transformer, Pooling, Normalize");
     }
   }
-  const std::filesystem::path pooling = folder / "1_Pooling" / "config.json";
-  if (std::filesystem::exists(pooling)) settings.pooling = read_pooling(pooling);
+  const std::filesystem::path pooling_file = folder / "1_Pooling" / "config.json";
+  if (std::filesystem::exists(pooling_file)) settings.pooling = read_pooling(pooling_file);
   const std::filesystem::path lengths = folder / "sentence_bert_config.json";
   if (std::filesystem::exists(lengths)) {
     settings.max_length =

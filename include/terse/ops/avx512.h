@@ -1,0 +1,226 @@
+// The op table for AVX-512 (F, BW, DQ, VL), with products of bf16 pairs where the processor has
+// AVX-512 BF16. See vector/ for the ops; this file says what a vector is.
+#pragma once
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "terse/ops/vector/common.h"
+
+// Everything below is compiled for AVX-512 whatever the flags of the including file, and called
+// only where the processor has it. All standard headers come before this point.
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC diagnostic push
+// GCC 12 warns about the undefined vectors of its own intrinsics (bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
+#endif
+
+namespace terse::avx512 {
+
+using Vector = __m512;
+inline constexpr int kLanes = 16;
+inline constexpr int kTileRows = 12;  // 12 x 2 sums, two columns and an element: 27 registers of 32
+
+inline __mmask16 first_lanes(std::int64_t count) {
+  return static_cast<__mmask16>((1U << count) - 1);
+}
+
+inline Vector zero() { return _mm512_setzero_ps(); }
+inline Vector broadcast(float value) { return _mm512_set1_ps(value); }
+inline Vector load(const float* from) { return _mm512_loadu_ps(from); }
+inline void store(float* to, Vector x) { _mm512_storeu_ps(to, x); }
+// The first count lanes, 0 < count <= kLanes; the others read as zero.
+inline Vector load(const float* from, std::int64_t count) {
+  return count == kLanes ? load(from) : _mm512_maskz_loadu_ps(first_lanes(count), from);
+}
+inline void store(float* to, Vector x, std::int64_t count) {
+  if (count == kLanes) return store(to, x);
+  _mm512_mask_storeu_ps(to, first_lanes(count), x);
+}
+
+inline Vector load_words(const Word* from) { return _mm512_loadu_ps(from); }
+inline void store_words(Word* to, Vector x) { _mm512_storeu_ps(to, x); }
+inline Vector load_words(const Word* from, std::int64_t count) {
+  return _mm512_maskz_loadu_ps(first_lanes(count), from);
+}
+inline Vector broadcast_word(const Word* from) {
+  return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(*from)));
+}
+
+inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+// The second if either is a NaN.
+inline Vector maximum(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+inline Vector minimum(Vector a, Vector b) { return _mm512_min_ps(a, b); }
+inline Vector absolute(Vector x) { return _mm512_abs_ps(x); }
+inline Vector with_sign_of(Vector magnitude, Vector sign) {
+  return _mm512_or_ps(magnitude, _mm512_and_ps(sign, broadcast(-0.0f)));
+}
+// a < b ? yes : no, lane by lane.
+inline Vector select_less(Vector a, Vector b, Vector yes, Vector no) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+inline bool all_equal(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) == 0; }
+inline Vector nearest_integer(Vector x) {
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+// x 2^power for whole powers.
+inline Vector times_power_of_two(Vector x, Vector power) { return _mm512_scalef_ps(x, power); }
+
+// x in the first count lanes, zero in the others.
+inline Vector first_lanes_of(Vector x, std::int64_t count) {
+  return _mm512_maskz_mov_ps(first_lanes(count), x);
+}
+inline float sum(Vector x) { return _mm512_reduce_add_ps(x); }
+
+// Rounded to nearest even, in the lower half of each word; a NaN stays one.
+inline __m512i bf16_bits(Vector x) {
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  const __m512i kept = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  return _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, kept), 16);
+}
+inline void store(bf16* to, Vector x, std::int64_t count) {
+  _mm256_mask_storeu_epi16(to, first_lanes(count), _mm512_cvtepi32_epi16(bf16_bits(x)));
+}
+// Words of two bf16: `first` in the lower half.
+inline Vector pair_words(Vector first, Vector second) {
+  return _mm512_castsi512_ps(
+      _mm512_or_si512(bf16_bits(first), _mm512_slli_epi32(bf16_bits(second), 16)));
+}
+inline Vector first_of_pair(Vector words) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16));
+}
+inline Vector second_of_pair(Vector words) {
+  return _mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_castps_si512(words), _mm512_set1_epi32(-0x10000)));
+}
+// Every other bf16 of memory, from `to` on: to[2 i] = x[i].
+inline void store_alternate(bf16* to, Vector x, std::int64_t count) {
+  _mm512_mask_storeu_epi16(to, static_cast<__mmask32>(0x55555555U & ((1ULL << 2 * count) - 1)),
+                           bf16_bits(x));
+}
+
+// rows[i][j] becomes rows[j][i].
+inline void transpose(Vector (&rows)[kLanes]) {
+  __m512 pairs[16], quads[16];
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    quads[i] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    quads[i + 1] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    quads[i + 2] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    quads[i + 3] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+  // quads[4 r + c] holds, in its four quarters, columns c, c + 4, c + 8, c + 12 of rows 4 r ...
+  for (int c = 0; c < 4; ++c) {
+    const __m512 low01 = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0x44);
+    const __m512 high01 = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0xee);
+    const __m512 low23 = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0x44);
+    const __m512 high23 = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0xee);
+    rows[c] = _mm512_shuffle_f32x4(low01, low23, 0x88);
+    rows[c + 4] = _mm512_shuffle_f32x4(low01, low23, 0xdd);
+    rows[c + 8] = _mm512_shuffle_f32x4(high01, high23, 0x88);
+    rows[c + 12] = _mm512_shuffle_f32x4(high01, high23, 0xdd);
+  }
+}
+
+// Unaligned elements of a checkpoint.
+inline Vector load_f32(const void* from, std::int64_t count) {
+  return _mm512_maskz_loadu_ps(first_lanes(count), from);
+}
+inline Vector load_bf16(const void* from, std::int64_t count) {
+  const __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(count), from);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add(a, b, c); }
+
+// Each file builds on those before it.
+// clang-format off
+#include "terse/ops/vector/math.inl"
+#include "terse/ops/vector/tile.inl"
+// clang-format on
+
+}  // namespace terse::avx512
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512bf16"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512bf16")
+#endif
+
+// The same inner loop on words of two bf16, for processors with AVX-512 BF16: each step adds two
+// products to an f32, in the order and with the rounding of VDPBF16PS.
+namespace terse::avx512::pairs {
+
+inline Vector multiply_words(Vector a, Vector b, Vector c) {
+  return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+
+#include "terse/ops/vector/tile.inl"
+
+}  // namespace terse::avx512::pairs
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace terse::avx512 {
+
+// Each file builds on those before it.
+// clang-format off
+#include "terse/ops/vector/rows.inl"
+#include "terse/ops/vector/linear.inl"
+#include "terse/ops/vector/project.inl"
+#include "terse/ops/vector/attention.inl"
+#include "terse/ops/vector/table.inl"
+// clang-format on
+
+// Operands, weights and the products of attention in bf16.
+struct PairProducts {
+  using Element = bf16;
+  static constexpr std::size_t kWeightBytes = 2;
+  static const auto& tiles() { return pairs::kTiles; }
+};
+
+// bf16 weights and f32 operands, for processors without AVX-512 BF16.
+inline const Backend& widened_backend() {
+  static const Backend bf16 =
+      Ops<WidenedProducts>::table("avx512 widened bf16", Isa::avx512, DType::bf16);
+  return bf16;
+}
+
+// The table for products in f32 or bf16. Throws Error(unsupported) for other types.
+inline const Backend& backend(DType compute) {
+  static const Backend f32 = Ops<FloatProducts>::table("avx512", Isa::avx512, DType::f32);
+  static const Backend bf16 = Ops<PairProducts>::table("avx512 bf16", Isa::avx512, DType::bf16);
+  if (compute == DType::bf16) return cpu_features().avx512_bf16 ? bf16 : widened_backend();
+  check(compute == DType::f32, ErrorClass::unsupported,
+        "the AVX-512 backend computes in f32 or bf16, not in ", dtype_name(compute));
+  return f32;
+}
+
+}  // namespace terse::avx512
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC diagnostic pop
+#pragma GCC pop_options
+#endif
+
+#endif

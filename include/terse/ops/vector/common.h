@@ -1,0 +1,58 @@
+// What the files of this folder share and what does not depend on the instruction set.
+#pragma once
+
+#include <xmmintrin.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "terse/batch.h"
+#include "terse/cpu.h"
+#include "terse/dtype.h"
+#include "terse/ops/backend.h"
+#include "terse/ops/panels.h"
+#include "terse/ops/vector/attention_inputs.h"
+#include "terse/parallel.h"
+#include "terse/tensor.h"
+
+namespace terse {
+
+// One call of the inner loop, see vector/tile.inl. Strides in words.
+struct TileArguments {
+  const Word* a = nullptr;  // element (row, step of k)
+  std::int64_t a_step = 0;
+  const Word* b = nullptr;  // vectors of one step of k, b_second apart
+  std::int64_t b_step = 0;  // from one step of k to the next
+  std::int64_t b_second = 0;
+  std::int64_t k = 0;  // steps
+  float* c = nullptr;  // (rows, vectors side by side)
+  std::int64_t c_step = 0;
+  bool accumulate = false;
+};
+using TileFunction = void (*)(const TileArguments&);
+
+// While it lives, this thread rounds to nearest, keeps denormal numbers and raises no
+// floating-point traps, whatever the caller has set.
+class FloatMode {
+ public:
+  FloatMode() { _mm_setcsr(kDefault); }
+  ~FloatMode() { _mm_setcsr(saved_); }
+  FloatMode(const FloatMode&) = delete;
+  FloatMode& operator=(const FloatMode&) = delete;
+
+ private:
+  static constexpr unsigned kDefault = 0x1f80;  // all exceptions masked
+  unsigned saved_ = _mm_getcsr();
+};
+
+}  // namespace terse

@@ -1,0 +1,121 @@
+// project_qkv: one product whose columns are heads of queries, keys and values, finished head by
+// head. Included once per instruction set, see ops/avx512.h.
+
+struct RotaryRows {
+  AlignedBuffer values;  // cos (length, half), then sin
+  std::int64_t half = 0;
+  std::int64_t length = 0;
+
+  const float* cos(std::int64_t position) const { return values.as<float>() + position * half; }
+  const float* sin(std::int64_t position) const { return cos(length + position); }
+};
+
+template <class Products>
+struct Projection {
+  using Element = typename Products::Element;
+  using Layout = AttentionLayout<Element>;
+
+  const Batch& batch;
+  const PanelWeight& weight;
+  const RotaryRows* rotary;
+  float query_scale;
+  Layout layout;
+
+  static void run(Context& context, const Batch& batch, const Operand& x, const Linear& qkv,
+                  const ProjectSpec& spec, AttentionInputs out) {
+    const auto& weight = *static_cast<const PanelWeight*>(qkv.handle.get());
+    const auto* rotary = spec.rotary == nullptr
+                             ? nullptr
+                             : static_cast<const RotaryRows*>(spec.rotary->handle.get());
+    const Projection projection{batch, weight, rotary, static_cast<float>(spec.query_scale),
+                                Layout(batch, out.shape, out.data)};
+    const std::int64_t query_panels = out.shape.heads * out.shape.head_dim / kPanelColumns;
+    const std::int64_t group = group_panels(out.shape, weight);
+    ProductRange range{0, weight.panels(), group, nullptr};
+    if (spec.selection != nullptr && group < weight.panels() && query_panels % kUnitPanels == 0) {
+      // Queries of the selected rows only, keys and values of all.
+      projection.multiply(context, x, {0, query_panels, group, spec.selection});
+      range.first_panel = query_panels;
+    }
+    projection.multiply(context, x, range);
+  }
+
+ private:
+  // The smallest group of whole panels and whole heads, or everything.
+  static std::int64_t group_panels(const AttentionShape& shape, const PanelWeight& weight) {
+    if (shape.head_dim % kPanelColumns != 0) return weight.panels();
+    return round_up(shape.head_dim / kPanelColumns, kUnitPanels);
+  }
+
+  void multiply(Context& context, const Operand& x, const ProductRange& range) const {
+    each_product_block<Products>(context, x, weight, range, [&](const ProductBlock& block) {
+      // Rows rise, so that the sequence is searched for once and then followed.
+      std::int64_t sequence = -1;
+      for (std::int64_t i = 0; i < block.rows; ++i) {
+        const std::int64_t row =
+            range.selection == nullptr
+                ? block.row + i
+                : range.selection->rows[static_cast<std::size_t>(block.row + i)];
+        if (sequence < 0) sequence = sequence_of(row);
+        while (batch.cu_seqlens[static_cast<std::size_t>(sequence + 1)] <= row) ++sequence;
+        finish_row(row, KeyRows(batch, sequence), block, block.y + i * block.step);
+      }
+    });
+  }
+
+  std::int64_t sequence_of(std::int64_t row) const {
+    const auto after = std::upper_bound(batch.cu_seqlens.begin(), batch.cu_seqlens.end(), row);
+    return after - batch.cu_seqlens.begin() - 1;
+  }
+
+  void finish_row(std::int64_t row, const KeyRows& keys, const ProductBlock& block,
+                  float* y) const {
+    const AttentionShape& shape = layout.shape();
+    const std::int64_t first = block.first_panel * kPanelColumns;
+    const std::int64_t end = std::min(block.last_panel * kPanelColumns, weight.columns());
+    if (weight.bias() != nullptr) add_row(y, weight.bias() + first, end - first);
+    for (std::int64_t column = first; column < end; column += shape.head_dim) {
+      const std::int64_t head = column / shape.head_dim;
+      float* x = y + (column - first);
+      if (rotary != nullptr && head < shape.heads + shape.kv_heads) {
+        const std::int64_t position = batch.positions[static_cast<std::size_t>(row)];
+        rotate(x, rotary->cos(position), rotary->sin(position), shape.head_dim);
+      }
+      if (head < shape.heads) {
+        scale_row(x, shape.head_dim, query_scale);
+        write_head(x, layout.query(row, head));
+      } else if (head < shape.heads + shape.kv_heads) {
+        write_head(x, layout.key(row, head - shape.heads));
+      } else {
+        write_value(x, row - keys.begin, head - shape.heads - shape.kv_heads, keys);
+      }
+    }
+  }
+
+  void write_head(const float* x, Element* to) const {
+    each_group(layout.shape().head_dim,
+               [&](std::int64_t i, std::int64_t n) { store(to + i, load(x + i, n), n); });
+    end_operand_row(to, layout.shape().head_dim);
+  }
+
+  void write_value(const float* x, std::int64_t index, std::int64_t kv_head,
+                   const KeyRows& keys) const {
+    const std::int64_t head_dim = layout.shape().head_dim;
+    const std::int64_t slot = keys.value_slot(index);
+    Element* to = layout.value(slot, kv_head);
+    if constexpr (std::is_same_v<Element, float>) {
+      each_group(head_dim,
+                 [&](std::int64_t i, std::int64_t n) { store(to + i, load(x + i, n), n); });
+    } else {
+      each_group(head_dim, [&](std::int64_t i, std::int64_t n) {
+        store_alternate(to + 2 * i, load(x + i, n), n);
+      });
+      // The slot that completes the last pair of a segment is multiplied by zero: it must not hold
+      // a NaN.
+      if (slot % 2 != 0 || !keys.ends_segment(index)) return;
+      Element* pad = layout.value(slot + 1, kv_head);
+      each_group(head_dim,
+                 [&](std::int64_t i, std::int64_t n) { store_alternate(pad + 2 * i, zero(), n); });
+    }
+  }
+};

@@ -1,0 +1,63 @@
+// The products' inner loop: C (rows, columns) = or += A (rows, k) B (k, columns), where C stays in
+// registers. Included once per way of multiplying, see ops/avx512.h.
+//
+// Every element is one chain of multiply-adds in rising k that starts from C, so that its bits
+// depend neither on the shape of the tile nor on where k is interrupted.
+
+// Rows are words apart by `a_step` if they are the rows of a row-major matrix (then k is
+// contiguous); if ADJACENT, rows are neighbours and steps of k are a_step apart.
+template <int ROWS, int VECTORS, bool ADJACENT>
+inline void multiply_tile(const TileArguments& arguments) {
+  const Word* a[static_cast<std::size_t>((ROWS + 2) / 3)];
+  const std::int64_t row_step = ADJACENT ? 1 : arguments.a_step;
+  const std::int64_t k_step = ADJACENT ? arguments.a_step : 1;
+  // Three rows per pointer: base, base + step, base + 2 step are one addressing mode each.
+  for (int row = 0; row < ROWS; row += 3) a[row / 3] = arguments.a + row * row_step;
+  const Word* b = arguments.b;
+  const std::int64_t second = VECTORS == 1 ? 0 : arguments.b_second;
+  Vector sums[static_cast<std::size_t>(ROWS)][static_cast<std::size_t>(VECTORS)];
+#pragma GCC unroll 16
+  for (int row = 0; row < ROWS; ++row) {
+#pragma GCC unroll 2
+    for (int v = 0; v < VECTORS; ++v) {
+      sums[row][v] =
+          arguments.accumulate ? load(arguments.c + row * arguments.c_step + v * kLanes) : zero();
+    }
+  }
+  for (std::int64_t k = 0; k < arguments.k; ++k) {
+    Vector columns[static_cast<std::size_t>(VECTORS)];
+#pragma GCC unroll 2
+    for (int v = 0; v < VECTORS; ++v) columns[v] = load_words(b + v * second);
+#pragma GCC unroll 16
+    for (int row = 0; row < ROWS; ++row) {
+      const Vector element = broadcast_word(a[row / 3] + row % 3 * row_step);
+#pragma GCC unroll 2
+      for (int v = 0; v < VECTORS; ++v) {
+        sums[row][v] = multiply_words(element, columns[v], sums[row][v]);
+      }
+    }
+    for (int row = 0; row < ROWS; row += 3) a[row / 3] += k_step;
+    b += arguments.b_step;
+  }
+#pragma GCC unroll 16
+  for (int row = 0; row < ROWS; ++row) {
+#pragma GCC unroll 2
+    for (int v = 0; v < VECTORS; ++v) {
+      store(arguments.c + row * arguments.c_step + v * kLanes, sums[row][v]);
+    }
+  }
+}
+
+template <int VECTORS, bool ADJACENT, int... ROWS>
+constexpr std::array<TileFunction, sizeof...(ROWS)> tile_functions(
+    std::integer_sequence<int, ROWS...>) {
+  return {&multiply_tile<ROWS + 1, VECTORS, ADJACENT>...};
+}
+
+// [vectors - 1][adjacent][rows - 1]
+inline constexpr std::array<std::array<TileFunction, kTileRows>, 4> kTiles = {
+    tile_functions<1, false>(std::make_integer_sequence<int, kTileRows>()),
+    tile_functions<1, true>(std::make_integer_sequence<int, kTileRows>()),
+    tile_functions<2, false>(std::make_integer_sequence<int, kTileRows>()),
+    tile_functions<2, true>(std::make_integer_sequence<int, kTileRows>()),
+};

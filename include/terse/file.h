@@ -273,6 +273,20 @@ class AtomicFile {
     write(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
   }
 
+  // Replaces bytes that were written before, for a header that is known only at the end. Throws
+  // Error(io).
+  void overwrite(std::size_t offset, std::string_view text) {
+    flush();
+    while (!text.empty()) {
+      const ssize_t written = detail::retry_interrupted([&] {
+        return ::pwrite(descriptor_.get(), text.data(), text.size(), static_cast<off_t>(offset));
+      });
+      if (written < 0) detail::fail_io(path_, "write", errno);
+      offset += static_cast<std::size_t>(written);
+      text.remove_prefix(static_cast<std::size_t>(written));
+    }
+  }
+
   // Makes what was written the content of path(). Throws Error(io). Nothing may be written after.
   void commit() {
     flush();

@@ -1,0 +1,17 @@
+// Every subcommand: one file each, one line here, one line in terse.cpp.
+#pragma once
+
+#include "command.h"
+
+namespace terse_tools {
+
+void add_score_command(CLI::App& app, Action& action);
+void add_rerank_command(CLI::App& app, Action& action);
+void add_embed_command(CLI::App& app, Action& action);
+void add_similarity_command(CLI::App& app, Action& action);
+void add_tokenize_command(CLI::App& app, Action& action);
+void add_inspect_command(CLI::App& app, Action& action);
+void add_trace_command(CLI::App& app, Action& action);
+void add_version_command(CLI::App& app, Action& action);
+
+}  // namespace terse_tools

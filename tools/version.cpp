@@ -1,0 +1,69 @@
+// terse version: what this program is and what it finds on this machine.
+#include <algorithm>
+#include <string>
+
+#include "commands.h"
+#include "terse/cpu.h"
+#include "terse/parallel.h"
+
+namespace terse_tools {
+
+namespace {
+
+std::string compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#elif defined(__GNUC__)
+  return "gcc " __VERSION__;
+#else
+  return "unknown";
+#endif
+}
+
+class VersionCommand {
+ public:
+  void add_options(CLI::App& app) { app.add_flag("--json", json_, "Print one JSON object"); }
+
+  int run() {
+    Record record;
+    record.add_text("version", TERSE_VERSION)
+        .add_text("compiler", compiler())
+        .add_text("cpu", terse::cpu_name())
+        .add("isa_found", available_isas())
+        .add_text("isa_used", terse::isa_name(terse::best_isa()))
+        .add_boolean("cuda", false)
+        .add_integer("threads", terse::thread_count(0));
+    Output output("");
+    if (json_) {
+      output.write(record.json() + "\n");
+    } else {
+      for (const auto& [name, value] : record.members()) {
+        output.write(pad(name, 10, false) + "  " + plain_value(value) + "\n");
+      }
+    }
+    output.finish();
+    return kSuccess;
+  }
+
+ private:
+  static std::string available_isas() {
+    std::string names;
+    for (const terse::Isa isa :
+         {terse::Isa::reference, terse::Isa::avx2, terse::Isa::avx512, terse::Isa::amx}) {
+      if (!terse::isa_available(isa)) continue;
+      names += (names.empty() ? "" : ", ") + json_string(terse::isa_name(isa));
+    }
+    return "[" + names + "]";
+  }
+
+  bool json_ = false;
+};
+
+}  // namespace
+
+void add_version_command(CLI::App& app, Action& action) {
+  add_command<VersionCommand>(app, action, "version",
+                              "Print version, compiler, instruction sets and threads");
+}
+
+}  // namespace terse_tools

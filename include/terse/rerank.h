@@ -192,7 +192,8 @@ class Reranker {
       : model_(std::move(model)),
         contexts_(std::make_unique<ContextPool>(*folder.backend)),
         threads_(folder.threads),
-        batch_tokens_(options.batch_tokens) {
+        batch_tokens_(options.batch_tokens),
+        share_prefix_(options.savings.share_prefix) {
     check(batch_tokens_ >= 0, ErrorClass::range, "batch_tokens ", batch_tokens_,
           ", expected 0 (automatic) or a number of tokens");
   }
@@ -229,7 +230,9 @@ class Reranker {
           const auto tokens = static_cast<std::int64_t>(input.token_ids.size());
           result.tokens += tokens;
           result.truncated = result.truncated || input.truncated;
-          work.schedule.push_back({tokens, group_class});
+          const std::int64_t opening = share_prefix_ ? input.shareable : 0;
+          const std::size_t together = opening > 0 ? work.query_of[pair] : 0;
+          work.schedule.push_back({tokens, group_class, together, opening});
           work.rows.push_back({std::move(input), pair, {}});
         }
       } catch (const Error& error) {
@@ -307,6 +310,7 @@ class Reranker {
   std::unique_ptr<ContextPool> contexts_;
   int threads_ = 1;
   std::int64_t batch_tokens_ = 0;
+  bool share_prefix_ = true;
 };
 
 }  // namespace terse

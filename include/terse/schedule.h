@@ -7,9 +7,12 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "terse/error.h"
@@ -55,37 +58,54 @@ class ContextPool {
   std::vector<std::unique_ptr<Context>> free_;
 };
 
-// A row to schedule: its length, and a class of rows that may share a group (rows of different
-// classes never do).
+// A row to schedule: its length; a class of rows that may share a group (rows of different classes
+// never do); and the opening that rows of one query have in common, which a group computes once.
 struct ScheduledRow {
   std::int64_t tokens = 0;
   std::size_t group_class = 0;
+  std::size_t query = 0;     // rows of one class and query stand together
+  std::int64_t opening = 0;  // leading tokens that rows of the query share; 0: none
 };
 
-// Indices of rows, group by group: longest first inside a class, at most budget tokens a group (a
-// longer row stands alone). Groups with most tokens come first, so that the last ones to finish are
-// small.
-inline std::vector<std::vector<std::size_t>> plan_groups(std::span<const ScheduledRow> rows,
-                                                         std::int64_t budget) {
+// Rows in the order in which groups are cut from them: class by class; in a class the query with
+// the longest row first, its rows together; of a query the longest row first.
+inline std::vector<std::size_t> order_rows(std::span<const ScheduledRow> rows) {
+  std::map<std::pair<std::size_t, std::size_t>, std::int64_t> longest;  // of a class and query
+  for (const ScheduledRow& row : rows) {
+    std::int64_t& most = longest[{row.group_class, row.query}];
+    most = std::max(most, row.tokens);
+  }
+  const auto key = [&](std::size_t index) {
+    const ScheduledRow& row = rows[index];
+    return std::tuple(row.group_class, -longest[{row.group_class, row.query}], row.query,
+                      -row.tokens);
+  };
   std::vector<std::size_t> order(rows.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    if (rows[a].group_class != rows[b].group_class) {
-      return rows[a].group_class < rows[b].group_class;
-    }
-    return rows[a].tokens > rows[b].tokens;
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return key(a) < key(b); });
+  return order;
+}
+
+// Indices of rows, group by group: in the order above, at most budget tokens a group (a longer row
+// stands alone), an opening counted once. Groups with most tokens come first, so that the last ones
+// to finish are small.
+inline std::vector<std::vector<std::size_t>> plan_groups(std::span<const ScheduledRow> rows,
+                                                         std::int64_t budget) {
   std::vector<std::vector<std::size_t>> groups;
   std::vector<std::int64_t> tokens;
-  for (const std::size_t row : order) {
-    const bool fits = !groups.empty() && tokens.back() + rows[row].tokens <= budget &&
-                      rows[groups.back().front()].group_class == rows[row].group_class;
-    if (!fits) {
-      groups.emplace_back();
-      tokens.push_back(0);
+  for (const std::size_t row : order_rows(rows)) {
+    const ScheduledRow* before = groups.empty() ? nullptr : &rows[groups.back().back()];
+    const bool same_class = before != nullptr && before->group_class == rows[row].group_class;
+    const bool same_query = same_class && before->query == rows[row].query;
+    const std::int64_t added = rows[row].tokens - (same_query ? rows[row].opening : 0);
+    if (same_class && tokens.back() + added <= budget) {
+      groups.back().push_back(row);
+      tokens.back() += added;
+    } else {
+      groups.push_back({row});
+      tokens.push_back(rows[row].tokens);
     }
-    groups.back().push_back(row);
-    tokens.back() += rows[row].tokens;
   }
   std::vector<std::size_t> by_size(groups.size());
   for (std::size_t i = 0; i < by_size.size(); ++i) by_size[i] = i;
@@ -98,12 +118,18 @@ inline std::vector<std::vector<std::size_t>> plan_groups(std::span<const Schedul
 }
 
 // The budget for a call: what was asked, or kGroupTokens; less where the call is too small to give
-// every worker a group of that size.
+// every worker a group of that size. Rows that share openings are not torn apart for that: what
+// each worker would compute again is worth more, and all workers can share one group.
 inline std::int64_t group_budget(std::int64_t asked, std::span<const ScheduledRow> rows,
                                  int threads) {
   if (asked > 0) return asked;
   std::int64_t total = 0;
-  for (const ScheduledRow& row : rows) total += row.tokens;
+  bool shares = false;
+  for (const ScheduledRow& row : rows) {
+    total += row.tokens;
+    shares = shares || row.opening > 0;
+  }
+  if (shares) return kGroupTokens;
   return std::clamp<std::int64_t>((total + threads - 1) / threads, 1, kGroupTokens);
 }
 

@@ -8,6 +8,7 @@
 #include "terse/layers/linear.h"
 #include "terse/model_info.h"
 #include "terse/models/config.h"
+#include "terse/models/lora.h"
 #include "terse/ops/backends.h"
 #include "terse/options.h"
 #include "terse/parallel.h"
@@ -25,6 +26,7 @@ struct ModelFolder {
   const Backend* backend = nullptr;
   int threads = 1;
   Savings savings = {};
+  std::shared_ptr<const LoraAdapter> adapter = nullptr;
 
   // Throws Error of whatever part of the folder is wrong; its message names the file.
   static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options) {
@@ -51,6 +53,9 @@ struct ModelFolder {
     // Wrong weights are reported before a wrong tokenizer, whichever was found first.
     if (failures[1] != nullptr) std::rethrow_exception(failures[1]);
     if (failures[0] != nullptr) std::rethrow_exception(failures[0]);
+    if (!options.adapter.empty()) {
+      folder.adapter = LoraAdapter::load(options.adapter, folder.threads);
+    }
     return folder;
   }
 
@@ -70,7 +75,7 @@ struct ModelFolder {
   }
 
   // What the layers of the model are loaded with.
-  Loader loader() const { return Loader(*backend); }
+  Loader loader() const { return Loader(*backend, adapter); }
 
   // The fields of ModelInfo that do not depend on the architecture.
   ModelInfo info() const {

@@ -130,7 +130,9 @@ inline std::unique_ptr<RerankModel> load_reranker(const ModelFolder& folder) {
   architecture.check_config(folder.config);
   check(architecture.load_reranker != nullptr, ErrorClass::unsupported, folder.path.string(),
         ": a ", architecture.model_type, " model is an embedder, not a reranker");
-  return architecture.load_reranker(folder);
+  auto model = architecture.load_reranker(folder);
+  if (folder.adapter != nullptr) folder.adapter->refuse_unused();
+  return model;
 }
 
 inline std::unique_ptr<EmbedModel> load_embedder(const ModelFolder& folder) {
@@ -138,7 +140,9 @@ inline std::unique_ptr<EmbedModel> load_embedder(const ModelFolder& folder) {
   architecture.check_config(folder.config);
   check(architecture.load_embedder != nullptr, ErrorClass::unsupported, folder.path.string(),
         ": a ", architecture.model_type, " model is a reranker, not an embedder");
-  return architecture.load_embedder(folder);
+  auto model = architecture.load_embedder(folder);
+  if (folder.adapter != nullptr) folder.adapter->refuse_unused();
+  return model;
 }
 
 }  // namespace terse

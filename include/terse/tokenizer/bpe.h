@@ -5,7 +5,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +13,7 @@
 #include "terse/error.h"
 #include "terse/json.h"
 #include "terse/tokenizer/component.h"
+#include "terse/tokenizer/merge_queue.h"
 #include "terse/tokenizer/merge_seams.h"
 #include "terse/tokenizer/merge_table.h"
 #include "terse/tokenizer/token.h"
@@ -81,7 +81,8 @@ class Bpe {
 // The part of a pre-token since the last seam: its symbols, and the merging of them.
 class Bpe::Word {
  public:
-  Word(const Bpe& model, std::vector<TokenId>* ids) : model_(model), ids_(ids) {}
+  Word(const Bpe& model, std::vector<TokenId>* ids)
+      : model_(model), ids_(ids), queue_(model.merges_.num_rules()) {}
 
   // Appends a symbol whose text is that of token id.
   void add(TokenId id, char32_t first, char32_t last) {
@@ -109,16 +110,11 @@ class Bpe::Word {
     std::uint32_t next;      // of the last one: number of symbols
   };
 
-  // Queued merges: rank in the high half, position of the left symbol in the low half.
+  // Queues the merge of a symbol with its right neighbour if there is a rule for it.
   void propose(std::uint32_t left) {
     const std::uint32_t right = symbols_[left].next;
     const std::uint32_t rank = model_.merges_.rank_of(symbols_[left].id, symbols_[right].id);
-    if (rank != MergeTable::kNoRank) queue_.push_back(std::uint64_t{rank} << 32 | left);
-  }
-  void propose_and_sift(std::uint32_t left) {
-    const std::size_t size = queue_.size();
-    propose(left);
-    if (queue_.size() > size) std::push_heap(queue_.begin(), queue_.end(), std::greater<>());
+    if (rank != MergeTable::kNoRank) queue_.push({rank, left});
   }
 
   void merge();
@@ -126,34 +122,30 @@ class Bpe::Word {
   const Bpe& model_;
   std::vector<TokenId>* ids_;
   std::vector<Symbol> symbols_;
-  std::vector<std::uint64_t> queue_;  // a heap, smallest first
+  MergeQueue queue_;
   char32_t last_character_ = 0;
 };
 
 inline void Bpe::Word::merge() {
   const auto end = static_cast<std::uint32_t>(symbols_.size());
-  queue_.clear();
   for (std::uint32_t left = 0; left + 1 < end; ++left) propose(left);
-  std::make_heap(queue_.begin(), queue_.end(), std::greater<>());
-  while (!queue_.empty()) {
-    std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
-    const auto rank = static_cast<std::uint32_t>(queue_.back() >> 32);
-    const auto position = static_cast<std::uint32_t>(queue_.back());
-    queue_.pop_back();
+  MergeQueue::Entry entry;
+  while (queue_.pop(&entry)) {
+    const std::uint32_t position = entry.position;
     Symbol& left = symbols_[position];
     if (left.id == kGone || left.next == end) continue;
     Symbol& right = symbols_[left.next];
     // Other merges may have changed the pair since; the reference asks only whether the result is
     // still the same.
     const std::uint32_t rank_now = model_.merges_.rank_of(left.id, right.id);
-    const TokenId merged = model_.merges_.merged(rank);
+    const TokenId merged = model_.merges_.merged(entry.rank);
     if (rank_now == MergeTable::kNoRank || model_.merges_.merged(rank_now) != merged) continue;
     left.id = merged;
     left.next = right.next;
     right.id = kGone;
     if (left.next != end) symbols_[left.next].previous = position;
-    if (position != 0) propose_and_sift(left.previous);
-    if (left.next != end) propose_and_sift(position);
+    if (position != 0) propose(left.previous);
+    if (left.next != end) propose(position);
   }
 }
 

@@ -259,12 +259,6 @@ class Decoder {
   static decoders::Metaspace read_metaspace(JsonValue value);
   static std::string read_character(JsonValue value, std::string_view what);
 
-  void add(Step step, std::string_view type) {
-    steps_.push_back(std::move(step));
-    if (!description_.empty()) description_ += ", ";
-    description_ += type;
-  }
-
   std::vector<Step> steps_;
   std::string description_;
 };
@@ -272,17 +266,20 @@ class Decoder {
 inline Decoder Decoder::from_json(JsonValue value) {
   Decoder decoder;
   for_each_step(value, "decoders", "decoder", [&](JsonValue step, std::string_view type) {
-    decoder.add(read_step(step, type), type);
+    decoder.steps_.push_back(read_step(step, type));
+    if (!decoder.description_.empty()) decoder.description_ += ", ";
+    decoder.description_ += type;
   });
   return decoder;
 }
 
 inline Decoder Decoder::sentencepiece(bool add_dummy_prefix) {
   Decoder decoder;
-  decoder.add(decoders::ByteFallback{}, "ByteFallback");
-  decoder.add(decoders::Fuse{}, "Fuse");
-  if (add_dummy_prefix) decoder.add(decoders::Strip{"\u2581", 1, 0}, "Strip");
-  decoder.add(decoders::Metaspace{Pattern::literal("\u2581"), true}, "Metaspace");
+  decoder.description_ = "SentencePiece";
+  decoder.steps_.emplace_back(decoders::ByteFallback{});
+  decoder.steps_.emplace_back(decoders::Fuse{});
+  if (add_dummy_prefix) decoder.steps_.emplace_back(decoders::Strip{"\u2581", 1, 0});
+  decoder.steps_.emplace_back(decoders::Metaspace{Pattern::literal("\u2581"), true});
   return decoder;
 }
 
@@ -322,8 +319,7 @@ inline decoders::Metaspace Decoder::read_metaspace(JsonValue value) {
   if (const auto scheme = value.find("prepend_scheme"); scheme && !scheme->is_null()) {
     const std::string_view name = scheme->as_string("prepend_scheme");
     check(name == "always" || name == "first" || name == "never", ErrorClass::schema,
-          value.source(), ": prepend_scheme is ", quote(name),
-          ", expected always, first or never");
+          value.source(), ": prepend_scheme is ", quote(name), ", expected always, first or never");
     metaspace.keeps_first = name == "never";
   } else if (const auto add = value.find("add_prefix_space"); add && !add->is_null()) {
     metaspace.keeps_first = !add->as_boolean("add_prefix_space");

@@ -29,43 +29,7 @@ struct ModelFolder {
   std::shared_ptr<const LoraAdapter> adapter = nullptr;
 
   // Throws Error of whatever part of the folder is wrong; its message names the file.
-  static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options) {
-    check(std::filesystem::is_directory(path), ErrorClass::io, path.string(),
-          ": not a folder; expected one with config.json, tokenizer.json and weights");
-    ModelFolder folder{path, Config::load(path / "config.json"), nullptr, nullptr};
-    folder.backend = &choose_backend(options.isa, options.dtype);
-    folder.threads = thread_count(options.threads);
-    folder.savings = options.savings;
-    // Reading a large tokenizer.json takes as long as everything else together.
-    std::exception_ptr failures[2];
-    parallel_for(2, 2, [&](std::int64_t part) {
-      try {
-        if (part == 0) {
-          folder.tokenizer =
-              std::make_shared<const Tokenizer>(Tokenizer::load(tokenizer_file(path)));
-        } else {
-          folder.checkpoint = Checkpoint::open(path.string());
-        }
-      } catch (...) {
-        failures[part] = std::current_exception();
-      }
-    });
-    // Wrong weights are reported before a wrong tokenizer, whichever was found first.
-    if (failures[1] != nullptr) std::rethrow_exception(failures[1]);
-    if (failures[0] != nullptr) std::rethrow_exception(failures[0]);
-    if (!options.adapter.empty()) {
-      folder.adapter = LoraAdapter::load(options.adapter, folder.threads);
-    }
-    return folder;
-  }
-
-  // tokenizer.json, or where there is none a SentencePiece model under one of its usual names.
-  static std::filesystem::path tokenizer_file(const std::filesystem::path& path) {
-    for (const char* name : {"tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model"}) {
-      if (std::filesystem::exists(path / name)) return path / name;
-    }
-    return path / "tokenizer.json";
-  }
+  static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options);
 
   // Throws Error(range) if the tokenizer can give ids that the embedding has no rows for.
   void check_vocabulary(std::int64_t vocab_size) const {
@@ -87,5 +51,54 @@ struct ModelFolder {
     return info;
   }
 };
+
+namespace detail {
+
+// tokenizer.json, or where there is none a SentencePiece model under one of its usual names.
+inline std::filesystem::path tokenizer_file(const std::filesystem::path& path) {
+  for (const char* name : {"tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model"}) {
+    if (std::filesystem::exists(path / name)) return path / name;
+  }
+  return path / "tokenizer.json";
+}
+
+inline ModelFolder open_model_folder(const std::filesystem::path& path,
+                                     const LoadOptions& options) {
+  check(std::filesystem::is_directory(path), ErrorClass::io, path.string(),
+        ": not a folder; expected one with config.json, tokenizer.json and weights");
+  ModelFolder folder{path, Config::load(path / "config.json"), nullptr, nullptr};
+  folder.backend = &choose_backend(options.isa, options.dtype);
+  folder.threads = thread_count(options.threads);
+  folder.savings = options.savings;
+  // Reading a large tokenizer.json takes as long as everything else together.
+  std::exception_ptr failures[2];
+  parallel_for(2, 2, [&](std::int64_t part) {
+    try {
+      if (part == 0) {
+        folder.tokenizer = std::make_shared<const Tokenizer>(Tokenizer::load(tokenizer_file(path)));
+      } else {
+        folder.checkpoint = Checkpoint::open(path.string());
+      }
+    } catch (...) {
+      failures[part] = std::current_exception();
+    }
+  });
+  // Wrong weights are reported before a wrong tokenizer, whichever was found first.
+  if (failures[1] != nullptr) std::rethrow_exception(failures[1]);
+  if (failures[0] != nullptr) std::rethrow_exception(failures[0]);
+  if (!options.adapter.empty()) {
+    folder.adapter = LoraAdapter::load(options.adapter, folder.threads);
+  }
+  return folder;
+}
+
+}  // namespace detail
+
+#ifndef TERSE_COMPILED
+inline ModelFolder ModelFolder::open(const std::filesystem::path& path,
+                                     const LoadOptions& options) {
+  return detail::open_model_folder(path, options);
+}
+#endif
 
 }  // namespace terse

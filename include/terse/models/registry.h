@@ -1,96 +1,29 @@
-// model_type -> loader, one line per model.
+// Which architecture a config names, and models loaded through it.
 #pragma once
 
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
-#include <string_view>
 
-#include "terse/models/bert_embedder.h"
-#include "terse/models/bert_reranker.h"
+#include "terse/models/architecture.h"
 #include "terse/models/config.h"
-#include "terse/models/gemma.h"
-#include "terse/models/gemma2_embedder.h"
-#include "terse/models/gemma2_reranker.h"
 #include "terse/models/loading.h"
-#include "terse/models/minicpm.h"
-#include "terse/models/mistral_embedder.h"
-#include "terse/models/mistral_reranker.h"
 #include "terse/models/model.h"
+
+#ifndef TERSE_COMPILED
+#include "terse/models/architectures.h"
+#endif
 
 namespace terse {
 
-// One architecture: how its config is recognised, checked and loaded. A slot is null where the
-// architecture cannot be used in that role.
-struct Architecture {
-  std::string_view model_type;
-  bool (*is_reranker)(const Config&);  // by the class named in `architectures`
-  void (*check_config)(const Config&);
-  std::unique_ptr<RerankModel> (*load_reranker)(const ModelFolder&);
-  std::unique_ptr<EmbedModel> (*load_embedder)(const ModelFolder&);
-};
-
-namespace detail {
-
-inline bool names_classifier(const Config& config) {
-  return config.architecture().ends_with("ForSequenceClassification");
-}
-
-inline BertConfig read_bert(const Config& c) { return BertConfig::from(c, "bert"); }
-inline BertConfig read_xlm_roberta(const Config& c) { return BertConfig::from(c, "xlm-roberta"); }
-
-template <BertConfig (*Read)(const Config&)>
-constexpr Architecture bert_architecture(std::string_view model_type) {
-  return {model_type, names_classifier, [](const Config& config) { Read(config); },
-          [](const ModelFolder& folder) -> std::unique_ptr<RerankModel> {
-            return std::make_unique<BertReranker>(folder, Read(folder.config));
-          },
-          [](const ModelFolder& folder) -> std::unique_ptr<EmbedModel> {
-            return std::make_unique<BertEmbedder>(folder, Read(folder.config));
-          }};
-}
-
-// An architecture that is a reranker, whatever class its config names.
-template <class ModelConfig, class Reranker>
-constexpr Architecture decoder_reranker(std::string_view model_type) {
-  return {model_type, [](const Config&) { return true; },
-          [](const Config& config) { ModelConfig::from(config); },
-          [](const ModelFolder& folder) -> std::unique_ptr<RerankModel> {
-            return std::make_unique<Reranker>(folder, ModelConfig::from(folder.config));
-          },
-          nullptr};
-}
-
-template <class ModelConfig, std::unique_ptr<EmbedModel> (*Load)(const ModelFolder&)>
-constexpr Architecture decoder_embedder(std::string_view model_type) {
-  return {model_type, [](const Config&) { return false; },
-          [](const Config& config) { ModelConfig::from(config); }, nullptr, Load};
-}
-
-inline std::unique_ptr<EmbedModel> load_gemma2_embedder(const ModelFolder& folder) {
-  return std::make_unique<Gemma2Embedder>(folder, Gemma2Config::from(folder.config));
-}
-inline std::unique_ptr<EmbedModel> load_mistral_embedder(const ModelFolder& folder) {
-  return std::make_unique<MistralEmbedder>(folder, MistralConfig::from(folder.config));
-}
-inline std::unique_ptr<EmbedModel> load_llama_embedder(const ModelFolder& folder) {
-  if (!LlaraEmbedder::recognizes(*folder.tokenizer)) return load_mistral_embedder(folder);
-  return std::make_unique<LlaraEmbedder>(folder, MistralConfig::from(folder.config));
-}
-
-}  // namespace detail
-
-inline constexpr Architecture kArchitectures[] = {
-    detail::bert_architecture<detail::read_bert>("bert"),
-    detail::bert_architecture<detail::read_xlm_roberta>("xlm-roberta"),
-    detail::decoder_reranker<GemmaConfig, GemmaReranker>("gemma"),
-    detail::decoder_reranker<MiniCpmConfig, MiniCpmReranker>("minicpm"),
-    detail::decoder_reranker<Gemma2RerankerConfig, Gemma2Reranker>("cost_wise_gemma"),
-    detail::decoder_reranker<MistralRerankerConfig, MistralReranker>("cost_wise_mistral"),
-    detail::decoder_embedder<Gemma2Config, detail::load_gemma2_embedder>("gemma2"),
-    detail::decoder_embedder<MistralConfig, detail::load_mistral_embedder>("mistral"),
-    detail::decoder_embedder<MistralConfig, detail::load_llama_embedder>("llama"),
-};
+// Every architecture of this library. With TERSE_COMPILED it is defined in the library
+// terse::compiled, so that files which only use models need not compile them.
+#ifdef TERSE_COMPILED
+std::span<const Architecture> architectures();
+#else
+inline std::span<const Architecture> architectures() { return kArchitectures; }
+#endif
 
 // The model_type of a config. jina-reranker-v2 publishes none and is known by its class and its
 // flash-attention config; anything else without one is refused. Throws Error: missing, type.
@@ -107,7 +40,7 @@ inline std::string model_type(const Config& config) {
 inline const Architecture& find_architecture(const Config& config) {
   const std::string name = model_type(config);
   std::string known;
-  for (const Architecture& architecture : kArchitectures) {
+  for (const Architecture& architecture : architectures()) {
     if (architecture.model_type == name) return architecture;
     known += (known.empty() ? "" : ", ") + std::string(architecture.model_type);
   }

@@ -1,0 +1,231 @@
+// Work that causal models are spared: it is spared, and no bit of a score shows it.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "support.h"
+#include "terse/rerank.h"
+#include "tiny_decoder.h"
+
+namespace {
+
+using terse_test::TemporaryFolder;
+using terse_test::TinyDecoder;
+
+const char* const kRerankers[] = {"gemma", "minicpm", "cost_wise_gemma", "cost_wise_mistral"};
+
+// Three queries with four passages each, of all lengths, one of them empty.
+struct Pairs {
+  std::vector<terse::ScoreOptions> options;
+  std::vector<terse::Pair> pairs;
+
+  explicit Pairs(const std::string& model_type) {
+    options.resize(3);
+    options[1].normalize = true;
+    if (model_type != "gemma") options[1].cutoff_layers = {2, 4, 5};
+    if (model_type != "gemma") options[2].cutoff_layers = {3};
+    if (model_type.starts_with("cost_wise")) {
+      options[0].compress_layers = {{1, 3}};
+      options[0].compress_ratio = 2;
+      options[1].compress_layers = {{2}};
+      options[1].compress_ratio = 3;
+      options[1].heads = terse::Heads::own;
+    }
+    const std::string text = "The giant panda is a bear species endemic to China, and eats bamboo.";
+    for (std::size_t i = 0; i < 12; ++i) {
+      const std::string query =
+          std::vector<std::string>{"what is a panda?", "", "who eats?"}[i / 4];
+      pairs.push_back({query, text.substr(0, i % 4 * (11 + i)), &options[i / 4]});
+    }
+  }
+};
+
+terse::LoadOptions load_options(terse::DType dtype) {
+  terse::LoadOptions options;
+  options.isa = terse::Isa::reference;
+  options.dtype = dtype;
+  options.threads = 2;
+  return options;
+}
+
+using Scores = std::vector<std::vector<float>>;
+
+Scores scores_of(const std::filesystem::path& folder, const terse::LoadOptions& options,
+                 const std::vector<terse::Pair>& pairs) {
+  const auto reranker = terse::Reranker::load(folder, options);
+  Scores scores;
+  for (const auto& result : reranker.score_each(pairs)) {
+    REQUIRE_FALSE(result.error.has_value());
+    scores.push_back(result.scores);
+  }
+  return scores;
+}
+
+}  // namespace
+
+TEST_CASE("every saving switched off gives the same bits") {
+  for (const std::string model_type : kRerankers) {
+    CAPTURE(model_type);
+    const TemporaryFolder folder;
+    TinyDecoder(model_type).write(folder.path());
+    const Pairs pairs(model_type);
+    for (const terse::DType dtype : {terse::DType::f64, terse::DType::f32, terse::DType::bf16}) {
+      terse::LoadOptions options = load_options(dtype);
+      const Scores all_on = scores_of(folder.path(), options, pairs.pairs);
+      for (const terse::Savings savings :
+           {terse::Savings{false, true, true}, terse::Savings{true, false, true},
+            terse::Savings{true, true, false}, terse::Savings{false, false, false}}) {
+        options.savings = savings;
+        CHECK(scores_of(folder.path(), options, pairs.pairs) == all_on);
+      }
+    }
+  }
+}
+
+TEST_CASE("a pair's bits do not depend on its company, its place or the threads") {
+  for (const std::string model_type : kRerankers) {
+    CAPTURE(model_type);
+    const TemporaryFolder folder;
+    TinyDecoder(model_type).write(folder.path());
+    const Pairs pairs(model_type);
+    for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16}) {
+      terse::LoadOptions options = load_options(dtype);
+      const Scores together = scores_of(folder.path(), options, pairs.pairs);
+      options.threads = 1;
+      const auto reranker = terse::Reranker::load(folder.path(), options);
+      for (std::size_t i = 0; i < pairs.pairs.size(); ++i) {
+        CHECK(reranker.score_each({&pairs.pairs[i], 1})[0].scores == together[i]);
+      }
+      options.batch_tokens = 60;
+      std::vector<terse::Pair> reversed = pairs.pairs;
+      std::reverse(reversed.begin(), reversed.end());
+      Scores backwards = scores_of(folder.path(), options, reversed);
+      std::reverse(backwards.begin(), backwards.end());
+      CHECK(backwards == together);
+    }
+  }
+}
+
+TEST_CASE("layers past the last exit are neither run nor prepared") {
+  const TemporaryFolder folder;
+  TinyDecoder model("cost_wise_gemma");
+  for (double& value : model.weights["model.layers.4.mlp.up_proj.weight"].values) {
+    value = std::numeric_limits<double>::quiet_NaN();
+  }
+  model.write(folder.path());
+  const auto reranker = terse::Reranker::load(folder.path(), load_options(terse::DType::f32));
+  terse::ScoreOptions options;
+  options.cutoff_layers = {2, 4};
+  const std::vector<terse::Pair> pairs = {{"what", "panda"}};
+  CHECK(reranker.score_each(pairs, options)[0].scores.size() == 2);
+  options.cutoff_layers = {2, 5};
+  CHECK(terse_test::error_class_of([&] { reranker.score(pairs, options); }) == "nonfinite");
+}
+
+TEST_CASE("lazy layers are looked up at once and prepared when they are reached") {
+  const TemporaryFolder folder;
+  TinyDecoder("gemma").write(folder.path());
+  const terse::Loader loader(terse::reference::backend(terse::DType::f32));
+  const auto checkpoint = terse::Checkpoint::open(folder.path().string());
+  const terse::Weights scope = checkpoint->root().scope("model.layers");
+  std::vector<std::string> checked;
+  std::vector<std::string> prepared;
+  const auto load = [&](const terse::Loader& with, const terse::Weights& layer) {
+    (with.prepare ? prepared : checked).push_back(layer.prefix());
+    return terse::load_rms_norm(with, layer.scope("input_layernorm"), terse::NormKind::rms,
+                                TinyDecoder::kWidth, 1e-6);
+  };
+  const terse::LazyLayers<terse::Norm> lazy(TinyDecoder::kLayers, loader, scope, load, true);
+  CHECK(checked.size() == 5);
+  CHECK(prepared.empty());
+  CHECK(lazy[1].weight != nullptr);
+  CHECK(&lazy[1] == &lazy[1]);
+  CHECK(prepared == std::vector<std::string>{"model.layers.1."});
+  const terse::LazyLayers<terse::Norm> eager(TinyDecoder::kLayers, loader, scope, load, false);
+  CHECK(prepared.size() == 6);
+}
+
+TEST_CASE("a missing tensor is found at load, not at the first score") {
+  const TemporaryFolder folder;
+  TinyDecoder model("minicpm");
+  model.weights.erase("model.layers.4.mlp.up_proj.weight");
+  model.write(folder.path());
+  CHECK(terse_test::error_class_of([&] {
+          terse::Reranker::load(folder.path(), load_options(terse::DType::f32));
+        }) == "missing_tensor");
+}
+
+namespace {
+
+// Rows that went through a feed-forward block, in a backend that counts them.
+std::atomic<std::int64_t> counted_rows{0};
+
+const terse::Backend& counting_backend() {
+  static const terse::Backend backend = [] {
+    terse::Backend counting = terse::reference::backend(terse::DType::f32);
+    counting.linear_gated = [](terse::Context& context, const terse::Operand& in,
+                               const terse::Linear& gate_up, terse::Activation activation,
+                               terse::Operand out) {
+      counted_rows += out.rows;
+      terse::reference::backend(terse::DType::f32)
+          .linear_gated(context, in, gate_up, activation, out);
+    };
+    return counting;
+  }();
+  return backend;
+}
+
+std::int64_t rows_run(const terse::Savings& savings, const terse::RunOptions& options,
+                      const std::vector<terse::Input>& inputs) {
+  const TemporaryFolder folder;
+  TinyDecoder("cost_wise_gemma").write(folder.path());
+  const auto config = terse::Gemma2Config::from(terse::Config::load(folder.path() / "config.json"));
+  const auto checkpoint = terse::Checkpoint::open(folder.path().string());
+  const terse::Gemma2 model(config, checkpoint->root().scope("model"),
+                            terse::Loader(counting_backend()), savings);
+  terse::Context context;
+  context.backend = &counting_backend();
+  std::vector<const terse::Input*> rows;
+  for (const terse::Input& input : inputs) rows.push_back(&input);
+  counted_rows = 0;
+  model.forward(context, rows, options, 1, nullptr, [](std::size_t, const terse::Residual&) {});
+  return counted_rows;
+}
+
+}  // namespace
+
+TEST_CASE("rows run: shared openings once, only scored ones in the last layer, none past it") {
+  // 10 rows each: 4 in front of the passage, 3 behind it.
+  terse::Input input;
+  input.token_ids = {2, 5, 6, 7, 8, 9, 10, 11, 12, 13};
+  input.shareable = input.query_length = 4;
+  input.prompt_length = 3;
+  const std::vector<terse::Input> inputs = {input, input, input};
+  terse::RunOptions options;
+  options.exits = {2, 4};
+  CHECK(rows_run({false, false, true}, options, inputs) == 4 * 30);
+  CHECK(rows_run({true, false, true}, options, inputs) == 3 * 30 + 3);
+  CHECK(rows_run({false, true, true}, options, inputs) == 4 * 22);
+  CHECK(rows_run({true, true, true}, options, inputs) == 3 * 22 + 3);
+  options.compress_layers = {1};
+  options.compress_ratio = 2;  // 3 passage rows become 2
+  CHECK(rows_run({true, false, true}, options, inputs) == 30 + 2 * 27 + 3);
+  CHECK(rows_run({true, true, true}, options, inputs) == 22 + 2 * 19 + 3);
+}
+
+TEST_CASE("rows of a query are planned together, their opening counted once") {
+  using Groups = std::vector<std::vector<std::size_t>>;
+  const std::vector<terse::ScheduledRow> rows = {
+      {20, 0, 1, 8}, {30, 0, 2, 8}, {22, 0, 1, 8}, {26, 0, 2, 8}, {24, 1, 1, 8}};
+  CHECK(terse::plan_groups(rows, 48) == Groups{{1, 3}, {2, 0}, {4}});
+  CHECK(terse::plan_groups(rows, 1000) == Groups{{1, 3, 2, 0}, {4}});
+  CHECK(terse::plan_groups(rows, 1) == Groups{{1}, {3}, {4}, {2}, {0}});
+  CHECK(terse::group_budget(0, rows, 4) == terse::kGroupTokens);
+  const std::vector<terse::ScheduledRow> encoder_rows = {{20, 0}, {40, 0}};
+  CHECK(terse::group_budget(0, encoder_rows, 4) == 15);
+}

@@ -121,16 +121,19 @@ inline Vector second_of_pair(Vector words) {
 // rows[i][j] becomes rows[j][i].
 inline void transpose(Vector (&rows)[kLanes]) {
   __m256 pairs[8], quads[8];
+#pragma GCC unroll 16
   for (int i = 0; i < 8; i += 2) {
     pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
     pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
   }
+#pragma GCC unroll 16
   for (int i = 0; i < 8; i += 4) {
     quads[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
     quads[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
     quads[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
     quads[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
   }
+#pragma GCC unroll 16
   for (int i = 0; i < 4; ++i) {
     rows[i] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20);
     rows[i + 4] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31);
@@ -153,6 +156,7 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add
 // clang-format off
 #include "terse/ops/vector/math.inl"
 #include "terse/ops/vector/tile.inl"
+#include "terse/ops/vector/f32.inl"
 #include "terse/ops/vector/rows.inl"
 #include "terse/ops/vector/linear.inl"
 #include "terse/ops/vector/project.inl"

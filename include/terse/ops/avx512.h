@@ -88,9 +88,6 @@ inline __m512i bf16_bits(Vector x) {
   const __m512i kept = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
   return _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, kept), 16);
 }
-inline void store(bf16* to, Vector x, std::int64_t count) {
-  _mm256_mask_storeu_epi16(to, first_lanes(count), _mm512_cvtepi32_epi16(bf16_bits(x)));
-}
 // Words of two bf16: `first` in the lower half.
 inline Vector pair_words(Vector first, Vector second) {
   return _mm512_castsi512_ps(
@@ -103,19 +100,15 @@ inline Vector second_of_pair(Vector words) {
   return _mm512_castsi512_ps(
       _mm512_and_si512(_mm512_castps_si512(words), _mm512_set1_epi32(-0x10000)));
 }
-// Every other bf16 of memory, from `to` on: to[2 i] = x[i].
-inline void store_alternate(bf16* to, Vector x, std::int64_t count) {
-  _mm512_mask_storeu_epi16(to, static_cast<__mmask32>(0x55555555U & ((1ULL << 2 * count) - 1)),
-                           bf16_bits(x));
-}
-
 // rows[i][j] becomes rows[j][i].
 inline void transpose(Vector (&rows)[kLanes]) {
   __m512 pairs[16], quads[16];
+#pragma GCC unroll 16
   for (int i = 0; i < 16; i += 2) {
     pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
     pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
   }
+#pragma GCC unroll 16
   for (int i = 0; i < 16; i += 4) {
     quads[i] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
     quads[i + 1] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
@@ -123,6 +116,7 @@ inline void transpose(Vector (&rows)[kLanes]) {
     quads[i + 3] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
   }
   // quads[4 r + c] holds, in its four quarters, columns c, c + 4, c + 8, c + 12 of rows 4 r ...
+#pragma GCC unroll 16
   for (int c = 0; c < 4; ++c) {
     const __m512 low01 = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0x44);
     const __m512 high01 = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0xee);
@@ -150,6 +144,12 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add
 // clang-format off
 #include "terse/ops/vector/math.inl"
 #include "terse/ops/vector/tile.inl"
+#include "terse/ops/vector/f32.inl"
+#include "terse/ops/vector/rows.inl"
+#include "terse/ops/vector/linear.inl"
+#include "terse/ops/vector/project.inl"
+#include "terse/ops/vector/attention.inl"
+#include "terse/ops/vector/table.inl"
 // clang-format on
 
 }  // namespace terse::avx512
@@ -161,28 +161,34 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add
 #pragma GCC target("avx512bf16")
 #endif
 
-// The same inner loop on words of two bf16, for processors with AVX-512 BF16: each step adds two
-// products to an f32, in the order and with the rounding of VDPBF16PS.
+// The same ops on words of two bf16, for processors with AVX-512 BF16. Its instructions round to
+// nearest even and read and write denormal numbers as zeros.
 namespace terse::avx512::pairs {
 
+using avx512::store;
+inline void store(bf16* to, Vector x, std::int64_t count) {
+  _mm256_mask_storeu_epi16(to, first_lanes(count),
+                           reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+}
+// Every other bf16 of memory, from `to` on: to[2 i] = x[i].
+inline void store_alternate(bf16* to, Vector x, std::int64_t count) {
+  const __m512i bits = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+  const auto even = static_cast<__mmask32>(0x55555555U & ((std::uint64_t{1} << 2 * count) - 1));
+  _mm512_mask_storeu_epi16(to, even, bits);
+}
+// Words of two bf16: `first` in the lower half.
+inline Vector pair_words(Vector first, Vector second) {
+  const __m512i low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(first)));
+  const __m512i high = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(second)));
+  return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+// Adds two products to every f32.
 inline Vector multiply_words(Vector a, Vector b, Vector c) {
   return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
 }
 
-#include "terse/ops/vector/tile.inl"
-
-}  // namespace terse::avx512::pairs
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-
-namespace terse::avx512 {
-
-// Each file builds on those before it.
 // clang-format off
+#include "terse/ops/vector/tile.inl"
 #include "terse/ops/vector/rows.inl"
 #include "terse/ops/vector/linear.inl"
 #include "terse/ops/vector/project.inl"
@@ -194,8 +200,24 @@ namespace terse::avx512 {
 struct PairProducts {
   using Element = bf16;
   static constexpr std::size_t kWeightBytes = 2;
-  static const auto& tiles() { return pairs::kTiles; }
+  static constexpr bool kWidened = false;
+  static const auto& tiles() { return kTiles; }
 };
+
+inline const Backend& backend() {
+  static const Backend bf16 = Ops<PairProducts>::table("avx512 bf16", Isa::avx512, DType::bf16);
+  return bf16;
+}
+
+}  // namespace terse::avx512::pairs
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace terse::avx512 {
 
 // bf16 weights and f32 operands, for processors without AVX-512 BF16.
 inline const Backend& widened_backend() {
@@ -207,8 +229,9 @@ inline const Backend& widened_backend() {
 // The table for products in f32 or bf16. Throws Error(unsupported) for other types.
 inline const Backend& backend(DType compute) {
   static const Backend f32 = Ops<FloatProducts>::table("avx512", Isa::avx512, DType::f32);
-  static const Backend bf16 = Ops<PairProducts>::table("avx512 bf16", Isa::avx512, DType::bf16);
-  if (compute == DType::bf16) return cpu_features().avx512_bf16 ? bf16 : widened_backend();
+  if (compute == DType::bf16) {
+    return cpu_features().avx512_bf16 ? pairs::backend() : widened_backend();
+  }
   check(compute == DType::f32, ErrorClass::unsupported,
         "the AVX-512 backend computes in f32 or bf16, not in ", dtype_name(compute));
   return f32;

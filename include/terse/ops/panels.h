@@ -77,7 +77,7 @@ class PanelWeight {
   const Word* panel(std::int64_t index) const { return words_.as<Word>() + index * panel_words_; }
   // The same to be filled, for prepare()'s convert.
   Word* panel_storage(std::int64_t index) const { return words_.as<Word>() + index * panel_words_; }
-  // One f32 per column, in panel order; nullptr if no part has a bias.
+  // One f32 per column, in panel order; zeros where a part has no bias.
   const float* bias() const { return bias_.as<float>(); }
 
   // Row `lane` of a panel: the part of the checkpoint it lies in and the row there; part nullptr
@@ -120,9 +120,6 @@ class PanelWeight {
 
  private:
   void fill_bias() {
-    const bool any = std::any_of(parts_.begin(), parts_.end(),
-                                 [](const LinearPart& part) { return part.bias.data != nullptr; });
-    if (!any) return;
     bias_ = AlignedBuffer(static_cast<std::size_t>(panels_ * kPanelColumns) * sizeof(float));
     for (std::int64_t column = 0; column < panels_ * kPanelColumns; ++column) {
       const Row from = row(column / kPanelColumns, column % kPanelColumns);

@@ -143,6 +143,7 @@ class AttentionTile {
     arguments.k = head_words_;
     arguments.c = scores_;
     arguments.c_step = kTileQueries;
+    arguments.prefetch = reinterpret_cast<const std::byte*>(arguments.a);
     multiply_rows<Products>(arguments, count, vectors_);
   }
 
@@ -157,6 +158,7 @@ class AttentionTile {
     arguments.k = ceil_div(count, kPerWord);
     arguments.c = output_;
     arguments.c_step = kTileQueries;
+    arguments.prefetch = reinterpret_cast<const std::byte*>(arguments.a);
     arguments.accumulate = true;
     multiply_rows<Products, true>(arguments, layout_.shape().head_dim, vectors_);
   }

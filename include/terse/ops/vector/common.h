@@ -38,6 +38,9 @@ struct TileArguments {
   float* c = nullptr;  // (rows, vectors side by side)
   std::int64_t c_step = 0;
   bool accumulate = false;
+  // Bytes wanted soon in the second-level cache: prefetch_step further at every step of k.
+  const std::byte* prefetch = nullptr;
+  std::int64_t prefetch_step = 0;
 };
 using TileFunction = void (*)(const TileArguments&);
 

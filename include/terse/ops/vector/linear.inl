@@ -5,22 +5,11 @@
 
 inline constexpr std::int64_t kUnitPanels = 2 * kLanes / kPanelColumns;  // of one tile
 
-// How elements are stored and multiplied: see the three below.
-//   Element   type of operands and of attention inputs
-//   kWeight   bytes of a weight element in its panel
-//   tiles()   inner loops on words of Element
-struct FloatProducts {
-  using Element = float;
-  static constexpr std::size_t kWeightBytes = 4;
-  static const auto& tiles() { return kTiles; }
-};
-// bf16 weights, widened to f32 on the way into the product, where no instruction multiplies bf16;
-// operands stay f32, so that nothing is rounded but the weights.
-struct WidenedProducts {
-  using Element = float;
-  static constexpr std::size_t kWeightBytes = 2;
-  static const auto& tiles() { return kTiles; }
-};
+// Products, the parameter of the templates below, says how elements are stored and multiplied:
+//   Element       type of operands and of attention inputs
+//   kWeightBytes  of a weight element in its panel
+//   kWidened      weights are bf16, multiplied as f32
+//   tiles()       inner loops on words of Element
 
 // Where row `lane` of a panel lies in the checkpoint; data nullptr past the last.
 struct SourceRow {
@@ -85,10 +74,12 @@ inline void multiply_rows(TileArguments arguments, std::int64_t rows, std::int64
   const RowTiles split{rows};
   const Word* a = arguments.a;
   float* c = arguments.c;
+  const std::byte* prefetch = arguments.prefetch;
   for (std::int64_t tile = 0; tile < split.count; ++tile) {
     const std::int64_t begin = split.begin(tile);
     arguments.a = a + begin * (ADJACENT ? 1 : arguments.a_step);
     arguments.c = c + begin * arguments.c_step;
+    arguments.prefetch = prefetch + tile * arguments.k * arguments.prefetch_step;
     tiles[static_cast<std::size_t>(split.begin(tile + 1) - begin - 1)](arguments);
   }
 }
@@ -121,10 +112,18 @@ inline void multiply_panels(const Word* a, std::int64_t a_step, std::int64_t row
     const std::int64_t vectors = panels * kPanelColumns / kLanes;
     arguments.a = a;
     arguments.c = c + (panel - first) * kPanelColumns;
-    if constexpr (!std::is_same_v<Products, WidenedProducts>) {
+    if constexpr (!Products::kWidened) {
       arguments.b = weight.panel(panel);
       arguments.b_second = kUnitPanels == 2 ? weight.panel_words() : kLanes;
       arguments.k = weight.panel_words() / kPanelColumns;
+      // The next panels come from memory or the third-level cache while these are multiplied.
+      const bool more = panel + 2 * kUnitPanels <= weight.panels();
+      arguments.prefetch =
+          reinterpret_cast<const std::byte*>(weight.panel(more ? panel + kUnitPanels : panel));
+      arguments.prefetch_step =
+          more ? ceil_div(kUnitPanels * kPanelColumns * static_cast<std::int64_t>(sizeof(Word)),
+                          RowTiles{rows}.count)
+               : 0;
       multiply_rows<Products>(arguments, rows, vectors);
     } else {
       for (std::int64_t k = 0; k < weight.width(); k += kWidenedSteps) {
@@ -138,6 +137,7 @@ inline void multiply_panels(const Word* a, std::int64_t a_step, std::int64_t row
         arguments.b_second = kUnitPanels == 2 ? kWidenedSteps * kPanelColumns : kLanes;
         arguments.k = steps;
         arguments.accumulate = k > 0;
+        arguments.prefetch = reinterpret_cast<const std::byte*>(widened);
         multiply_rows<Products>(arguments, rows, vectors);
       }
     }

@@ -17,11 +17,11 @@ inline Vector exp2_minus_one_over(Vector fraction) {
 
 inline constexpr float kLog2E = 1.44269504089f;
 
-// 2^x to 1 ULP; exactly 1 at 0, exactly 0 below -160 and at minus infinity, infinity from 128; a
-// NaN stays one.
+// 2^x to 1 ULP for x below 128; exactly 1 at 0, exactly 0 below -160 and at minus infinity; a NaN
+// stays one.
 inline Vector exp2(Vector x) {
-  // The constants come first: the instructions return their second operand when it is a NaN.
-  x = maximum(broadcast(-160.0f), minimum(broadcast(200.0f), x));
+  // The constant comes first: the instruction returns its second operand when that is a NaN.
+  x = maximum(broadcast(-160.0f), x);
   const Vector whole = nearest_integer(x);
   const Vector fraction = x - whole;
   const Vector power = multiply_add(fraction, exp2_minus_one_over(fraction), broadcast(1.0f));

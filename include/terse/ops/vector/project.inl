@@ -73,7 +73,7 @@ struct Projection {
     const AttentionShape& shape = layout.shape();
     const std::int64_t first = block.first_panel * kPanelColumns;
     const std::int64_t end = std::min(block.last_panel * kPanelColumns, weight.columns());
-    if (weight.bias() != nullptr) add_row(y, weight.bias() + first, end - first);
+    add_row(y, weight.bias() + first, end - first);
     for (std::int64_t column = first; column < end; column += shape.head_dim) {
       const std::int64_t head = column / shape.head_dim;
       float* x = y + (column - first);

@@ -104,7 +104,7 @@ struct Ops {
       for (std::int64_t i = 0; i < block.rows; ++i) {
         float* y = block.y + i * block.step;
         float* residual = residual_row(x, block.row + i);
-        if (weight.bias() != nullptr) add_row(y, weight.bias(), x.width);
+        add_row(y, weight.bias(), x.width);
         norm_row(spec.product_norm, y, x.width);
         each_group(x.width, [&](std::int64_t k, std::int64_t n) {
           store(residual + k, multiply_add(factor, load(y + k, n), load(residual + k, n)), n);
@@ -123,12 +123,12 @@ struct Ops {
     each_product_block<Products>(context, in, weight, pairs, [&](const ProductBlock& block) {
       const std::int64_t first = block.first_panel * kPanelColumns;
       const std::int64_t columns = std::min(2 * kPanelColumns, out.width - first);
+      const float* bias = weight.bias() + first;
       for (std::int64_t i = 0; i < block.rows; ++i) {
         float* y = block.y + i * block.step;
         Element* to = operand_row(out, block.row + i);
-        if (weight.bias() != nullptr) add_row(y, weight.bias() + first, columns);
         each_group(columns, [&](std::int64_t k, std::int64_t n) {
-          store(to + first + k, activate(activation, load(y + k)), n);
+          store(to + first + k, activate(activation, load(y + k) + load(bias + k)), n);
         });
         if (first + columns == out.width) end_operand_row(to, out.width);
       }
@@ -143,14 +143,14 @@ struct Ops {
     each_product_block<Products>(context, in, weight, pairs, [&](const ProductBlock& block) {
       const std::int64_t first = block.first_panel / 2 * kPanelColumns;
       const std::int64_t columns = std::min(kPanelColumns, out.width - first);
+      const float* bias = weight.bias() + block.first_panel * kPanelColumns;
       for (std::int64_t i = 0; i < block.rows; ++i) {
         float* y = block.y + i * block.step;
         Element* to = operand_row(out, block.row + i);
-        if (weight.bias() != nullptr) {
-          add_row(y, weight.bias() + block.first_panel * kPanelColumns, 2 * kPanelColumns);
-        }
         each_group(columns, [&](std::int64_t k, std::int64_t n) {
-          store(to + first + k, activate(activation, load(y + k)) * load(y + kPanelColumns + k), n);
+          const Vector gate = activate(activation, load(y + k) + load(bias + k));
+          const Vector up = load(y + kPanelColumns + k) + load(bias + kPanelColumns + k);
+          store(to + first + k, gate * up, n);
         });
         if (first + columns == out.width) end_operand_row(to, out.width);
       }
@@ -197,6 +197,10 @@ struct Ops {
     });
   }
 
+  static void clear_residual(Context&, Residual x) {
+    std::fill_n(static_cast<float*>(x.data), x.rows * x.width, 0.0f);
+  }
+
   static void read_residual(Context&, const Residual& x, std::span<double> out) {
     const float* data = static_cast<const float*>(x.data);
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<double>(data[i]);
@@ -232,6 +236,7 @@ struct Ops {
     backend.linear_gated = linear_gated;
     backend.mean_rows = mean_rows;
     backend.head = head;
+    backend.clear_residual = clear_residual;
     backend.read_residual = read_residual;
     backend.read_operand = read_operand;
     return backend;

@@ -24,7 +24,11 @@ inline void multiply_tile(const TileArguments& arguments) {
           arguments.accumulate ? load(arguments.c + row * arguments.c_step + v * kLanes) : zero();
     }
   }
+  const std::byte* prefetch = arguments.prefetch;
+  const std::int64_t prefetch_step = arguments.prefetch_step;
   for (std::int64_t k = 0; k < arguments.k; ++k) {
+    _mm_prefetch(prefetch, _MM_HINT_T1);
+    prefetch += prefetch_step;
     Vector columns[static_cast<std::size_t>(VECTORS)];
 #pragma GCC unroll 2
     for (int v = 0; v < VECTORS; ++v) columns[v] = load_words(b + v * second);

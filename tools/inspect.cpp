@@ -1,6 +1,7 @@
 // terse inspect: what a model folder or one of its files is, after every check that scoring does.
 #include "terse/inspect.h"
 
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -62,6 +63,14 @@ Record describe(const std::string& path, const terse::Inspection& inspection) {
   if (!inspection.tensors.empty()) add_tensors(inspection, record);
   if (inspection.kind == terse::ArtifactKind::folder) {
     record.add("unread", json_strings(inspection.unread));
+  }
+  if (!inspection.head_cosines.empty()) {
+    std::string rows;
+    for (const auto& row : inspection.head_cosines) {
+      const std::vector<float> rounded(row.begin(), row.end());
+      rows += (rows.empty() ? "" : ", ") + json_list(rounded);
+    }
+    record.add("head_cosines", "[" + rows + "]");
   }
   if (!inspection.tokenizer.empty()) {
     record.add("tokenizer", json_strings(inspection.tokenizer));

@@ -1,5 +1,6 @@
 // terse score: a score for every (query, passage) pair, in the order of the input.
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -101,6 +102,9 @@ class ScoreCommand {
       record.add("input_ids", json_integers(std::span<const std::int32_t>(result.input_ids)));
     }
     tokens_ += static_cast<std::uint64_t>(result.tokens);
+    for (const std::string& warning : result.warnings) {
+      if (warned_.insert(warning).second) print_message("warning", warning);
+    }
   }
 
   ModelOptions model_;
@@ -113,6 +117,7 @@ class ScoreCommand {
   std::uint64_t done_ = 0;
   std::uint64_t tokens_ = 0;
   bool any_failed_ = false;
+  std::set<std::string> warned_;  // each warning is given once
 };
 
 }  // namespace

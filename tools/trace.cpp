@@ -1,6 +1,7 @@
 // terse trace: every intermediate tensor of one text or pair as safetensors, under the checkpoint's
 // own module names. For finding the first step at which two implementations part.
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -46,23 +47,19 @@ class TraceCommand {
  private:
   std::vector<terse::TraceTensor> trace() const {
     if (!model_.is_embedder()) {
-      if (query_.empty() && passage_.empty() && !text_.empty()) {
-        throw CLI::RequiredError("--query and --passage: this model is a reranker");
-      }
-      return model_.load_reranker().trace({query_, passage_}, options_);
+      if (!query_) throw CLI::RequiredError("--query and --passage (the model is a reranker)");
+      return model_.load_reranker().trace({*query_, *passage_}, options_);
     }
-    if (!query_.empty() || !passage_.empty()) {
-      throw CLI::RequiredError("--text: this model is an embedder");
-    }
+    if (!text_) throw CLI::RequiredError("--text (the model is an embedder)");
     terse::EmbedOptions options;
     options.max_length = options_.max_length;
-    return model_.load_embedder().trace({text_}, options);
+    return model_.load_embedder().trace({*text_}, options);
   }
 
   ModelOptions model_;
-  std::string query_;
-  std::string passage_;
-  std::string text_;
+  std::optional<std::string> query_;
+  std::optional<std::string> passage_;
+  std::optional<std::string> text_;
   std::string output_;
   terse::ScoreOptions options_;
 };

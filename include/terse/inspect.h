@@ -2,11 +2,13 @@
 // A file that inspect() accepts loads; one that it refuses is refused with the same Error.
 #pragma once
 
+#include <cerrno>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -46,7 +48,9 @@ struct Inspection {
   std::optional<ModelInfo> model;              // of a folder
   std::map<DType, Checkpoint::Usage> tensors;  // of folders and tensor files, by stored type
   std::vector<std::string> unread;             // of a folder: names of tensors nobody reads
-  std::vector<std::string> tokenizer;          // one line a stage
+  // Of a layer-wise folder: the cosine of the angle between score heads, (exits, exits).
+  std::vector<std::vector<double>> head_cosines;
+  std::vector<std::string> tokenizer;  // one line a stage
 
   std::uint64_t num_tensors() const { return total(&Checkpoint::Usage::tensors); }
   std::uint64_t num_parameters() const { return total(&Checkpoint::Usage::elements); }
@@ -114,13 +118,39 @@ inline void inspect_tensors(const Checkpoint& checkpoint, const InspectOptions& 
   if (options.check_weights) checkpoint.check_finite(thread_count(options.load.threads));
 }
 
+// cos(a, b) = <a, b> / (|a| |b|) for each pair of lm_head.{i}.linear_head.weight, in double.
+inline std::vector<std::vector<double>> head_cosines(const Weights& root, const ModelInfo& info) {
+  std::vector<std::vector<double>> heads;
+  for (std::size_t head = 0; head < info.exits.size(); ++head) {
+    const Weights scope = root.scope("lm_head", static_cast<std::int64_t>(head));
+    if (!scope.has("linear_head.weight")) return {};
+    const TensorView weight = scope.get("linear_head.weight", {1, info.hidden_size});
+    const auto width = static_cast<std::size_t>(info.hidden_size);
+    convert_to(heads.emplace_back(width).data(), weight.data, weight.dtype, width);
+  }
+  const auto product = [&](std::size_t a, std::size_t b) {
+    return std::inner_product(heads[a].begin(), heads[a].end(), heads[b].begin(), 0.0);
+  };
+  std::vector<std::vector<double>> cosines(heads.size());
+  for (std::size_t a = 0; a < heads.size(); ++a) {
+    for (std::size_t b = 0; b < heads.size(); ++b) {
+      const double norms = std::sqrt(product(a, a) * product(b, b));
+      cosines[a].push_back(norms > 0 ? product(a, b) / norms : 0);
+    }
+  }
+  return cosines;
+}
+
 inline void inspect_folder(const std::filesystem::path& path, const InspectOptions& options,
                            Inspection* inspection) {
-  const ModelFolder folder = ModelFolder::open(path, options.load);
+  LoadOptions load = options.load;
+  load.savings.lazy_layers = false;  // every layer's tensors are checked, and counted as read
+  const ModelFolder folder = ModelFolder::open(path, load);
   inspect_config(folder.config, inspection);
   inspection->model = inspection->role == ModelRole::reranker ? load_reranker(folder)->info()
                                                               : load_embedder(folder)->info();
   inspect_tensors(*folder.checkpoint, options, inspection);
+  inspection->head_cosines = head_cosines(folder.checkpoint->root(), *inspection->model);
   inspection->unread = folder.checkpoint->unread();
   inspection->tokenizer = folder.tokenizer->describe();
 }

@@ -31,6 +31,14 @@ struct ModelFolder {
   // Throws Error of whatever part of the folder is wrong; its message names the file.
   static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options);
 
+  // tokenizer.json, or where there is none a SentencePiece model under one of its usual names.
+  static std::filesystem::path tokenizer_file(const std::filesystem::path& path) {
+    for (const char* name : {"tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model"}) {
+      if (std::filesystem::exists(path / name)) return path / name;
+    }
+    return path / "tokenizer.json";
+  }
+
   // Throws Error(range) if the tokenizer can give ids that the embedding has no rows for.
   void check_vocabulary(std::int64_t vocab_size) const {
     check(tokenizer->max_id() < vocab_size, ErrorClass::range, path.string(),
@@ -54,14 +62,6 @@ struct ModelFolder {
 
 namespace detail {
 
-// tokenizer.json, or where there is none a SentencePiece model under one of its usual names.
-inline std::filesystem::path tokenizer_file(const std::filesystem::path& path) {
-  for (const char* name : {"tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model"}) {
-    if (std::filesystem::exists(path / name)) return path / name;
-  }
-  return path / "tokenizer.json";
-}
-
 inline ModelFolder open_model_folder(const std::filesystem::path& path,
                                      const LoadOptions& options) {
   check(std::filesystem::is_directory(path), ErrorClass::io, path.string(),
@@ -75,7 +75,8 @@ inline ModelFolder open_model_folder(const std::filesystem::path& path,
   parallel_for(2, 2, [&](std::int64_t part) {
     try {
       if (part == 0) {
-        folder.tokenizer = std::make_shared<const Tokenizer>(Tokenizer::load(tokenizer_file(path)));
+        folder.tokenizer =
+            std::make_shared<const Tokenizer>(Tokenizer::load(ModelFolder::tokenizer_file(path)));
       } else {
         folder.checkpoint = Checkpoint::open(path.string());
       }

@@ -2,7 +2,8 @@
 
 # Each: the Debian or Ubuntu package, and what shows that it is there: a command, or a <header>.
 build_packages=("g++ g++" "cmake cmake" "ninja-build ninja" "libeigen3-dev <eigen3/Eigen/Core>"
-  "nlohmann-json3-dev <nlohmann/json.hpp>" "libcli11-dev <CLI/CLI.hpp>")
+  "nlohmann-json3-dev <nlohmann/json.hpp>" "libcli11-dev <CLI/CLI.hpp>"
+  "zlib1g-dev <zlib.h>")
 test_packages=("doctest-dev <doctest/doctest.h>" "python3 python3")
 ci_packages=("clang clang++" "libomp-dev libomp" "clang-format-14 clang-format-14"
   "clang-tidy clang-tidy")

@@ -42,8 +42,8 @@ inline LinearPart rows_of(const LinearPart& part, std::int64_t first, std::int64
 class WeightAdapter {
  public:
   virtual ~WeightAdapter() = default;
-  // Told of every linear layer of the model before any is prepared. Throws Error(shape_mismatch) if
-  // what it has for this one does not fit.
+  // Told of a linear layer before it is prepared. Throws Error(shape_mismatch) if what it has for
+  // this one does not fit.
   virtual void expect(const Weights& module, const LinearPart& part) const = 0;
   // The part with the adapter's change made, in memory of its own; the part itself if there is
   // none.
@@ -83,10 +83,9 @@ inline Linear load_linear(const Loader& loader, LinearKind kind,
   std::vector<LinearPart> parts;
   for (const LinearModule& module : modules) {
     LinearPart part = linear_part(module.scope, module.out_features, module.in_features, bias);
-    if (loader.adapter != nullptr && loader.prepare) {
-      part = loader.adapter->merge(module.scope, part);
-    } else if (loader.adapter != nullptr) {
+    if (loader.adapter != nullptr) {
       loader.adapter->expect(module.scope, part);
+      if (loader.prepare) part = loader.adapter->merge(module.scope, part);
     }
     if (kind == LinearKind::gated) {
       linear.out_features = module.out_features;

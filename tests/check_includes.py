@@ -19,7 +19,8 @@ LAYERS_ANY_LAYER_MAY_USE = {"layers/linear", "layers/rotary"}
 # A header models/x or models/x_part belongs to model x and is nothing to the other models; the
 # headers that belong to none are shared, and include no model.
 MODELS = ("bert", "gemma", "gemma2", "minicpm", "mistral")
-REGISTRY = "models/registry"
+# The headers that know all models; only each other and the public headers include them.
+REGISTRY = {"models/architectures", "models/registry"}
 
 # A pattern, the places where it may stand, and what to say elsewhere.
 RESTRICTED = [
@@ -62,15 +63,17 @@ def may_include(header, included):
     """Whether the include rule lets one header include another, both given by name."""
     if header == "terse":
         return True
-    if included in ("terse", REGISTRY):
-        return included == REGISTRY and rank(header) == len(LAYERS)
+    if included == "terse":
+        return False
+    if included in REGISTRY:
+        return header in REGISTRY or rank(header) == len(LAYERS)
     if rank(header) != rank(included):
         if header.startswith("tokenizer/"):
             return included in TOKENIZER_MAY_USE
         return rank(included) < rank(header)
     if header.startswith("layers/"):
         return included in LAYERS_ANY_LAYER_MAY_USE
-    if header.startswith("models/") and header != REGISTRY:
+    if header.startswith("models/") and header not in REGISTRY:
         return model_of(included) in (None, model_of(header))
     return True
 

@@ -122,8 +122,9 @@ class Reranker {
   // The rows of tokens that the model is given for a pair: one, or one per chunk. Throws Error.
   std::vector<Input> rows(const Pair& pair, const ScoreOptions& options = {}) const {
     const ScoreOptions& own = pair.options != nullptr ? *pair.options : options;
-    return model_->assemble(model_->tokenize_query(pair.query, own),
-                            model_->tokenize_passage(pair.passage, own), own);
+    const std::vector<TokenId> query = model_->tokenize_query(pair.query, own);
+    const std::vector<TokenId> passage = model_->tokenize_passage(pair.passage, own);
+    return model_->assemble({query, passage, pair.passage.empty()}, own);
   }
 
   // Every intermediate tensor of one pair's forward pass, under the checkpoint's module names.
@@ -222,7 +223,8 @@ class Reranker {
         const ScoreOptions& options = *work.options[pair];
         const std::size_t group_class =
             class_of(work, model_->run_options(options, result.warnings));
-        std::vector<Input> inputs = model_->assemble(query.ids, passage.ids, options);
+        std::vector<Input> inputs =
+            model_->assemble({query.ids, passage.ids, passage.text.empty()}, options);
         work.first_row[pair] = work.rows.size();
         result.chunks = static_cast<std::int64_t>(inputs.size());
         result.input_ids = inputs.front().token_ids;

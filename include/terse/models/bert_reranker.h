@@ -39,9 +39,8 @@ class BertReranker : public RerankModel {
     return tokenizer_->encode(with_instruction(options.passage_instruction, "", text));
   }
 
-  std::vector<Input> assemble(std::span<const TokenId> query, std::span<const TokenId> passage,
-                              const ScoreOptions& options) const override {
-    return layout_.assemble(query, passage, options);
+  std::vector<Input> assemble(const PairTokens& pair, const ScoreOptions& options) const override {
+    return layout_.assemble(pair, options);
   }
 
   RunOptions run_options(const ScoreOptions& options, std::vector<std::string>&) const override {

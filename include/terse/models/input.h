@@ -98,15 +98,15 @@ class CrossEncoderLayout {
 
   // One row, or one per chunk. Throws Error: range (lengths), limit (Truncation::error and too
   // long, or a row longer than the model's positions).
-  std::vector<Input> assemble(std::span<const TokenId> query, std::span<const TokenId> passage,
-                              const ScoreOptions& options) const {
+  std::vector<Input> assemble(const PairTokens& pair, const ScoreOptions& options) const {
+    const auto [query, passage, empty_passage] = pair;
     const std::int64_t length =
         max_length(options.max_length, kDefaultMaxLength, specials_, max_tokens_);
     switch (options.truncation) {
       case Truncation::passage:
         return {cut_passage(query, passage, length, query_max_length(options, length))};
       case Truncation::longest_first:
-        return {cut_longest(query, passage, length)};
+        return {empty_passage ? query_alone(query, length) : cut_longest(query, passage, length)};
       case Truncation::error:
         check(size(query) + size(passage) + specials_ <= length, ErrorClass::limit, "a pair of ",
               size(query) + size(passage) + specials_, " tokens, max_length is ", length);
@@ -148,6 +148,14 @@ class CrossEncoderLayout {
                                                    TruncationStrategy::longest_first);
     return row(query.first(kept.first), passage.first(kept.second),
                kept.first < query.size() || kept.second < passage.size());
+  }
+
+  // The tokenizer call of transformers takes an empty second text for none at all.
+  Input query_alone(Ids query, std::int64_t length) const {
+    EncodeOptions options;
+    options.max_length = static_cast<std::size_t>(length);
+    Encoding encoding = tokenizer_->assemble({{query.begin(), query.end()}, {}}, nullptr, options);
+    return {std::move(encoding.ids), std::move(encoding.type_ids), encoding.truncated};
   }
 
   // Passages that do not fit are read in windows of `room` tokens that overlap by min(80, room /

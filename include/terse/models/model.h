@@ -48,6 +48,13 @@ class Tracer {
   virtual void operand(Context&, std::string_view name, const Operand&) = 0;
 };
 
+// Both sides of a pair, tokenized each on its own.
+struct PairTokens {
+  std::span<const TokenId> query;
+  std::span<const TokenId> passage;
+  bool empty_passage = false;  // the text itself is empty: white space may have no ids either
+};
+
 class RerankModel {
  public:
   virtual ~RerankModel() = default;
@@ -60,9 +67,7 @@ class RerankModel {
   virtual std::vector<TokenId> tokenize_passage(std::string_view, const ScoreOptions&) const = 0;
 
   // The rows of a pair: truncated, special tokens and prompt added. One row, or one per chunk.
-  virtual std::vector<Input> assemble(std::span<const TokenId> query,
-                                      std::span<const TokenId> passage,
-                                      const ScoreOptions&) const = 0;
+  virtual std::vector<Input> assemble(const PairTokens&, const ScoreOptions&) const = 0;
 
   // Checks a request's choices (Error range, unsupported) and fills in the defaults. What is left
   // out of a request that is otherwise sound is said in `warnings`.

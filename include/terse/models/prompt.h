@@ -174,9 +174,8 @@ class PromptReranker : public RerankModel {
                                         const ScoreOptions& options) const override {
     return tokenizer_->encode(with_instruction(options.passage_instruction, "B: ", text));
   }
-  std::vector<Input> assemble(std::span<const TokenId> query, std::span<const TokenId> passage,
-                              const ScoreOptions& options) const override {
-    return layout_.assemble(query, passage, options);
+  std::vector<Input> assemble(const PairTokens& pair, const ScoreOptions& options) const override {
+    return layout_.assemble(pair.query, pair.passage, options);
   }
 
  protected:

@@ -173,6 +173,13 @@ class Score(CommandTest):
         for id, line in zip(ids, out.splitlines(), strict=True):
             self.assertTrue(line.startswith('{"id": ' + id + ', "score"'), line)
 
+    def test_a_line_stays_a_line(self):
+        line_ends = "a\u0085b\u2028c\u2029d\u00e9\u20ac"
+        item = json.dumps({"query": "q", "passage": "p", "id": line_ends}, ensure_ascii=False) + "\n"
+        code, out, _ = self.run_terse("score", "--model", self.reranker, stdin=item)
+        self.assertEqual((code, len(out.splitlines())), (0, 1))
+        self.assertEqual(json.loads(out)["id"], line_ends)
+
     def test_passages_of_one_line(self):
         rows = self.score(items=[{"query": "hi", "passages": ["cat", "mat", "cat"], "id": "x"},
                                  {"query": "hi", "passages": []}, pair("hi", "cat")])

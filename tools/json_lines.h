@@ -2,6 +2,7 @@
 // the same in every locale.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "line_reader.h"
 #include "terse/error.h"
@@ -33,9 +35,29 @@ inline std::string number_text(double value) {
   return text;
 }
 
+// JSON text with the characters that many readers take for line ends (U+0085, U+2028, U+2029; they
+// can only stand inside strings) escaped, so that a line stays a line.
+inline std::string escape_line_ends(std::string_view json) {
+  static constexpr std::pair<std::string_view, std::string_view> kLineEnds[] = {
+      {"\xC2\x85", "\\u0085"}, {"\xE2\x80\xA8", "\\u2028"}, {"\xE2\x80\xA9", "\\u2029"}};
+  std::string out;
+  while (true) {
+    const std::size_t plain = std::min(json.find_first_of("\xC2\xE2"), json.size());
+    out += json.substr(0, plain);
+    json.remove_prefix(plain);
+    if (json.empty()) return out;
+    const auto end = std::find_if(std::begin(kLineEnds), std::end(kLineEnds),
+                                  [&](const auto& entry) { return json.starts_with(entry.first); });
+    const bool found = end != std::end(kLineEnds);
+    out += found ? end->second : json.substr(0, 1);
+    json.remove_prefix(found ? end->first.size() : 1);
+  }
+}
+
 // text as a JSON string; what is not valid UTF-8 becomes U+FFFD.
 inline std::string json_string(std::string_view text) {
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return escape_line_ends(
+      nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 inline std::string json_list(std::span<const float> values) {
@@ -159,7 +181,7 @@ inline LineObject read_object(const Line& line, const std::string& name,
     for (const terse::JsonValue member : root) {
       for (std::size_t k = 0; k < best; ++k) {
         if (member.key() != id_names[k]) continue;
-        result.id = member_text(line.text, index);
+        result.id = escape_line_ends(member_text(line.text, index));
         best = k;
       }
       ++index;

@@ -328,7 +328,7 @@ struct Attention {
         static_cast<std::size_t>(Tile::scratch_floats(layout.stride())) * sizeof(float));
     const std::int64_t items = attention.tile_begin(batch.size()) * inputs.shape.kv_heads;
     parallel_dynamic(context.threads, items, [&](std::int64_t item, int worker) {
-      const FloatMode mode;
+      const ComputeScope scope;
       typename Tile::Lanes lanes;
       if (!attention.find(item, lanes)) return;
       Tile tile(batch, layout, rule, context.scratch.of<float>(worker));

@@ -1,8 +1,6 @@
 // What the files of this folder share and what does not depend on the instruction set.
 #pragma once
 
-#include <xmmintrin.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -20,6 +18,7 @@
 #include "terse/cpu.h"
 #include "terse/dtype.h"
 #include "terse/ops/backend.h"
+#include "terse/ops/compute_scope.h"
 #include "terse/ops/panels.h"
 #include "terse/ops/vector/attention_inputs.h"
 #include "terse/parallel.h"
@@ -43,19 +42,5 @@ struct TileArguments {
   std::int64_t prefetch_step = 0;
 };
 using TileFunction = void (*)(const TileArguments&);
-
-// While it lives, this thread rounds to nearest, keeps denormal numbers and raises no
-// floating-point traps, whatever the caller has set.
-class FloatMode {
- public:
-  FloatMode() { _mm_setcsr(kDefault); }
-  ~FloatMode() { _mm_setcsr(saved_); }
-  FloatMode(const FloatMode&) = delete;
-  FloatMode& operator=(const FloatMode&) = delete;
-
- private:
-  static constexpr unsigned kDefault = 0x1f80;  // all exceptions masked
-  unsigned saved_ = _mm_getcsr();
-};
 
 }  // namespace terse

@@ -98,48 +98,59 @@ inline void widen_panel(const Word* from, std::int64_t steps, float* to) {
   }
 }
 
+// The tile of panels [panel, panel + panels), read where they lie. The next panels come from the
+// third-level cache or from memory while these are multiplied.
+template <class Products>
+inline void multiply_in_place(TileArguments arguments, std::int64_t rows, const PanelWeight& weight,
+                              std::int64_t panel, std::int64_t vectors) {
+  const bool more = panel + 2 * kUnitPanels <= weight.panels();
+  const std::int64_t unit_bytes = kUnitPanels * kPanelColumns * std::int64_t{sizeof(Word)};
+  arguments.b = weight.panel(panel);
+  arguments.b_second = kUnitPanels == 2 ? weight.panel_words() : kLanes;
+  arguments.k = weight.panel_words() / kPanelColumns;
+  arguments.prefetch =
+      reinterpret_cast<const std::byte*>(weight.panel(more ? panel + kUnitPanels : panel));
+  arguments.prefetch_step = more ? ceil_div(unit_bytes, RowTiles{rows}.count) : 0;
+  multiply_rows<Products>(arguments, rows, vectors);
+}
+
+// The same of bf16 panels, widened piece by piece.
+template <class Products>
+inline void multiply_widened(TileArguments arguments, std::int64_t rows, const PanelWeight& weight,
+                             std::int64_t panel, std::int64_t panels, float* widened) {
+  const Word* a = arguments.a;
+  arguments.b = reinterpret_cast<const Word*>(widened);
+  arguments.b_second = kUnitPanels == 2 ? kWidenedSteps * kPanelColumns : kLanes;
+  arguments.prefetch = reinterpret_cast<const std::byte*>(widened);
+  for (std::int64_t k = 0; k < weight.width(); k += kWidenedSteps) {
+    arguments.k = std::min(kWidenedSteps, weight.width() - k);
+    for (std::int64_t i = 0; i < panels; ++i) {
+      widen_panel(weight.panel(panel + i) + k / 2 * kPanelColumns, arguments.k,
+                  widened + i * kWidenedSteps * kPanelColumns);
+    }
+    arguments.a = a + k;
+    arguments.accumulate = k > 0;
+    multiply_rows<Products>(arguments, rows, panels * kPanelColumns / kLanes);
+  }
+}
+
 // C (rows, 16 panels) = A W^T for panels [first, last) of the weight.
 template <class Products>
 inline void multiply_panels(const Word* a, std::int64_t a_step, std::int64_t rows,
                             const PanelWeight& weight, std::int64_t first, std::int64_t last,
                             float* c, std::int64_t c_step, float* widened) {
   TileArguments arguments;
+  arguments.a = a;
   arguments.a_step = a_step;
   arguments.b_step = kPanelColumns;
   arguments.c_step = c_step;
   for (std::int64_t panel = first; panel < last; panel += kUnitPanels) {
     const std::int64_t panels = std::min(kUnitPanels, last - panel);
-    const std::int64_t vectors = panels * kPanelColumns / kLanes;
-    arguments.a = a;
     arguments.c = c + (panel - first) * kPanelColumns;
-    if constexpr (!Products::kWidened) {
-      arguments.b = weight.panel(panel);
-      arguments.b_second = kUnitPanels == 2 ? weight.panel_words() : kLanes;
-      arguments.k = weight.panel_words() / kPanelColumns;
-      // The next panels come from memory or the third-level cache while these are multiplied.
-      const bool more = panel + 2 * kUnitPanels <= weight.panels();
-      arguments.prefetch =
-          reinterpret_cast<const std::byte*>(weight.panel(more ? panel + kUnitPanels : panel));
-      arguments.prefetch_step =
-          more ? ceil_div(kUnitPanels * kPanelColumns * static_cast<std::int64_t>(sizeof(Word)),
-                          RowTiles{rows}.count)
-               : 0;
-      multiply_rows<Products>(arguments, rows, vectors);
+    if constexpr (Products::kWidened) {
+      multiply_widened<Products>(arguments, rows, weight, panel, panels, widened);
     } else {
-      for (std::int64_t k = 0; k < weight.width(); k += kWidenedSteps) {
-        const std::int64_t steps = std::min(kWidenedSteps, weight.width() - k);
-        for (std::int64_t i = 0; i < panels; ++i) {
-          widen_panel(weight.panel(panel + i) + k / 2 * kPanelColumns, steps,
-                      widened + i * kWidenedSteps * kPanelColumns);
-        }
-        arguments.a = a + k;
-        arguments.b = reinterpret_cast<const Word*>(widened);
-        arguments.b_second = kUnitPanels == 2 ? kWidenedSteps * kPanelColumns : kLanes;
-        arguments.k = steps;
-        arguments.accumulate = k > 0;
-        arguments.prefetch = reinterpret_cast<const std::byte*>(widened);
-        multiply_rows<Products>(arguments, rows, vectors);
-      }
+      multiply_in_place<Products>(arguments, rows, weight, panel, panels * kPanelColumns / kLanes);
     }
   }
 }
@@ -150,10 +161,14 @@ struct ProductRange {
   std::int64_t last_panel = 0;
   std::int64_t group_panels = 0;            // handed to `finish` together
   const RowSelection* selection = nullptr;  // rows of the operand; all if null
+
+  std::int64_t rows(const Operand& in) const {
+    return selection == nullptr ? in.rows : static_cast<std::int64_t>(selection->rows.size());
+  }
 };
 
-// What `finish` gets: rows [row, row + rows) of the product (numbered as the range's rows) in
-// columns from 16 first_panel on; y (rows, step), bias not yet added.
+// What `finish` gets: rows [row, row + rows) of the range's rows, panels [first_panel, last_panel),
+// y (rows, step), bias not yet added.
 struct ProductBlock {
   std::int64_t row;
   std::int64_t rows;
@@ -163,27 +178,35 @@ struct ProductBlock {
   std::int64_t step;
 };
 
-inline constexpr std::int64_t kBlockRows = 192;         // of operand, at most; measured
-inline constexpr std::int64_t kBlockBytes = 512 << 10;  // of the product, about
+// Rows [row, row + count) of a range, `step` words apart: where they lie, or copied together.
+inline const Word* operand_rows(const Operand& in, std::int64_t step, const ProductRange& range,
+                                std::int64_t row, std::int64_t count, Word* copies) {
+  const Word* data = static_cast<const Word*>(in.data);
+  if (range.selection == nullptr) return data + row * step;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t from = range.selection->rows[static_cast<std::size_t>(row + i)];
+    std::memcpy(copies + i * step, data + from * step,
+                static_cast<std::size_t>(step) * sizeof(Word));
+  }
+  return copies;
+}
+
+inline constexpr std::int64_t kBlockRows = 192;          // of operand, at most; measured
+inline constexpr std::int64_t kBlockFloats = 128 << 10;  // of the product, about: 512 KiB
 
 // finish(block) for all rows and panels of the range, rows shared among the workers.
 template <class Products, class Finish>
 inline void each_product_block(Context& context, const Operand& in, const PanelWeight& weight,
                                const ProductRange& range, const Finish& finish) {
-  using Element = typename Products::Element;
-  const std::int64_t in_step = operand_stride(in.width, sizeof(Element));
-  const std::int64_t rows = range.selection == nullptr
-                                ? in.rows
-                                : static_cast<std::int64_t>(range.selection->rows.size());
+  const std::int64_t in_step = operand_stride(in.width, sizeof(typename Products::Element));
   const std::int64_t step = range.group_panels * kPanelColumns;
-  const std::int64_t block_rows = std::clamp<std::int64_t>(
-      kBlockBytes / static_cast<std::int64_t>(sizeof(float)) / step, kTileRows, kBlockRows);
-  const std::int64_t gathered = range.selection == nullptr ? 0 : block_rows * in_step;
-  context.scratch.reserve(
-      context.threads,
-      static_cast<std::size_t>(block_rows * step + gathered + kWidenedFloats) * sizeof(float));
-  parallel_ranges(context.threads, rows, [&](std::int64_t begin, std::int64_t end, int worker) {
-    const FloatMode mode;
+  const std::int64_t block_rows =
+      std::clamp<std::int64_t>(kBlockFloats / step, kTileRows, kBlockRows);
+  const std::int64_t copied_rows = range.selection == nullptr ? 0 : block_rows;
+  const std::int64_t words = block_rows * step + kWidenedFloats + copied_rows * in_step;
+  context.scratch.reserve(context.threads, static_cast<std::size_t>(words) * sizeof(Word));
+  const auto run = [&](std::int64_t begin, std::int64_t end, int worker) {
+    const ComputeScope scope;
     weight.prepare(
         [&](std::int64_t panel) { convert_panel<Products::kWeightBytes>(weight, panel); });
     float* y = context.scratch.of<float>(worker);
@@ -192,22 +215,15 @@ inline void each_product_block(Context& context, const Operand& in, const PanelW
     const std::int64_t blocks = ceil_div(end - begin, block_rows);
     for (std::int64_t block = 0; block < blocks; ++block) {
       const std::int64_t row = begin + (end - begin) * block / blocks;
-      const std::int64_t count = begin + (end - begin) * (block + 1) / blocks - row;
-      const Word* a = static_cast<const Word*>(in.data) + row * in_step;
-      if (range.selection != nullptr) {
-        for (std::int64_t i = 0; i < count; ++i) {
-          const std::int64_t from = range.selection->rows[static_cast<std::size_t>(row + i)];
-          std::memcpy(copies + i * in_step, static_cast<const Word*>(in.data) + from * in_step,
-                      static_cast<std::size_t>(in_step) * sizeof(Word));
-        }
-        a = copies;
-      }
+      const std::int64_t rows = begin + (end - begin) * (block + 1) / blocks - row;
+      const Word* a = operand_rows(in, in_step, range, row, rows, copies);
       for (std::int64_t first = range.first_panel; first < range.last_panel;
            first += range.group_panels) {
         const std::int64_t last = std::min(range.last_panel, first + range.group_panels);
-        multiply_panels<Products>(a, in_step, count, weight, first, last, y, step, widened);
-        finish(ProductBlock{row, count, first, last, y, step});
+        multiply_panels<Products>(a, in_step, rows, weight, first, last, y, step, widened);
+        finish(ProductBlock{row, rows, first, last, y, step});
       }
     }
-  });
+  };
+  parallel_ranges(context.threads, range.rows(in), run);
 }

@@ -23,6 +23,7 @@ struct Projection {
 
   static void run(Context& context, const Batch& batch, const Operand& x, const Linear& qkv,
                   const ProjectSpec& spec, AttentionInputs out) {
+    const ComputeScope scope;
     const auto& weight = *static_cast<const PanelWeight*>(qkv.handle.get());
     const auto* rotary = spec.rotary == nullptr
                              ? nullptr

@@ -18,6 +18,7 @@ struct Ops {
   // --- load time ---------------------------------------------------------------------------------
 
   static Linear prepare_linear(LinearKind kind, std::span<const LinearPart> parts, DType dtype) {
+    const ComputeScope scope;
     const std::int64_t width = parts[0].weight.shape[1];
     if (kind == LinearKind::head) {
       auto head = std::make_shared<HeadWeight>();
@@ -32,6 +33,7 @@ struct Ops {
   }
 
   static Handle prepare_vector(const TensorView& vector) {
+    const ComputeScope scope;
     return std::make_shared<AlignedBuffer>(floats(vector));
   }
 
@@ -42,6 +44,7 @@ struct Ops {
 
   // Angles in double: position * frequency rounded to f32 would be off by 1e-3 at position 8,000.
   static RotaryTable prepare_rotary(double theta, std::int64_t head_dim, std::int64_t length) {
+    const ComputeScope scope;
     auto rotary = std::make_shared<RotaryRows>();
     rotary->half = head_dim / 2;
     rotary->length = length;
@@ -75,6 +78,7 @@ struct Ops {
 
   static void embed(Context& context, const Batch& batch, const EmbedSpec& spec, Residual x,
                     const Norm* next_norm, Operand* out) {
+    const ComputeScope scope;
     const auto scale = static_cast<float>(spec.scale);
     each_row(context, x.rows, x.width, [&](std::int64_t row, float* gathered) {
       float* y = residual_row(x, row);
@@ -97,6 +101,7 @@ struct Ops {
 
   static void linear_add(Context& context, const Operand& in, const Linear& linear,
                          const AddSpec& spec, Residual x, Operand* out) {
+    const ComputeScope scope;
     const PanelWeight& weight = panel_weight(linear);
     const Vector factor = broadcast(static_cast<float>(spec.factor));
     const ProductRange all{0, weight.panels(), weight.panels(), nullptr};
@@ -266,7 +271,7 @@ struct Ops {
   static void each_row(Context& context, std::int64_t rows, std::int64_t floats, const F& f) {
     context.scratch.reserve(context.threads, static_cast<std::size_t>(floats) * sizeof(float));
     parallel_ranges(context.threads, rows, [&](std::int64_t begin, std::int64_t end, int worker) {
-      const FloatMode mode;
+      const ComputeScope scope;
       float* temporary = context.scratch.of<float>(worker);
       for (std::int64_t row = begin; row < end; ++row) f(row, temporary);
     });

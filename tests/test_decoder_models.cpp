@@ -404,6 +404,22 @@ TEST_CASE("configs that ask for what is not implemented are refused") {
   CHECK(class_with("llama", {{"mlp_bias", true}}) == "unsupported");
 }
 
+TEST_CASE("hostile configs have the verdict that the corpus names") {
+  const auto shared = terse_test::shared_folder();
+  if (!shared) return;
+  std::size_t checked = 0;
+  for (const json& c : read_json_lines(*shared / "hostile" / "manifest.jsonl")) {
+    const auto file = *shared / "hostile" / c["file"].get<std::string>();
+    if (c["kind"] != "config" || file.extension() != ".json") continue;
+    CAPTURE(file.filename().string());
+    const std::string found =
+        error_class_of([&] { terse::check_config(terse::Config::load(file)); });
+    CHECK(found == (c["expect"] == "ok" ? "none" : c["class"].get<std::string>()));
+    ++checked;
+  }
+  CHECK(checked > 100);
+}
+
 TEST_CASE("biases of attention count where the config has them") {
   const TemporaryFolder folder;
   TinyDecoder model("mistral");

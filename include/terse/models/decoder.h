@@ -18,6 +18,7 @@
 #include "terse/models/config.h"
 #include "terse/models/loading.h"
 #include "terse/models/model.h"
+#include "terse/models/paused_pass.h"
 #include "terse/models/shared_prefix.h"
 #include "terse/models/trace.h"
 #include "terse/options.h"
@@ -114,6 +115,8 @@ struct DecoderRequest {
 // lie in the context's arena until the next pass.
 class DecoderPass {
  public:
+  // prefix: what the checkpoint's names of the trunk start with. Throws Error(limit) if a row is
+  // longer than rotary tables go.
   DecoderPass(Context& context, const DecoderConfig& config, PackedRows rows,
               const DecoderRequest& request, std::string prefix)
       : context_(&context),
@@ -123,22 +126,17 @@ class DecoderPass {
         request_(request),
         prefix_(std::move(prefix)),
         selection_(select_tail(batch_, request.scored_rows)) {
+    check(batch_.max_position() < ConfigLimits::kPositions, ErrorClass::limit, "a row of ",
+          batch_.max_position() + 1, " tokens, at most ", ConfigLimits::kPositions);
     context.arena.measure();
     take(config);
     context.arena.reserve();
     take(config);
   }
 
-  // Throws Error(limit) if a row is longer than rows may be.
-  static void check_length(const PackedRows& rows) {
-    check(rows.batch.max_position() < ConfigLimits::kPositions, ErrorClass::limit, "a row of ",
-          rows.batch.max_position() + 1, " tokens, at most ", ConfigLimits::kPositions);
-  }
-
   const Batch& batch() const { return batch_; }
   const DecoderRequest& request() const { return request_; }
   Tracer* tracer() const { return request_.tracer; }
-  Context& context() const { return *context_; }
 
   // x = scale * embed_tokens[id], operand = norm(x).
   void embed(const Table& embed_tokens, double scale, const Norm& norm) {
@@ -146,6 +144,15 @@ class DecoderPass {
     backend_->embed(*context_, batch_, spec, x_, &norm, &operand_);
     trace("embed_tokens", x_);
   }
+
+  // Goes on with a paused pass over these rows: x as it was, operand = norm(x).
+  void restore(const PausedPass& paused, const Norm& norm) {
+    paused.restore(*context_, x_);
+    backend_->norm(*context_, x_, &norm, operand_);
+  }
+
+  // Keeps in `paused` what restore() needs. Not after the last exit: rows are missing there.
+  void pause(PausedPass& paused) { paused.pause(*context_, {batch_, segments_}, x_); }
 
   void begin_layer(std::int64_t layer, bool last) {
     name_ = "layers." + std::to_string(layer);
@@ -215,6 +222,7 @@ class DecoderPass {
   }
 
  private:
+  // For the batch as it is at first: compression only ever makes its sequences shorter.
   void take(const DecoderConfig& config) {
     const std::int64_t rows = batch_.total_tokens();
     const auto operand = [&](std::int64_t width) {
@@ -264,31 +272,36 @@ class DecoderPass {
   Operand gated_;           // (rows, intermediate_size)
 };
 
-// Runs blocks 0 .. last exit - 1. Before block c: an exit at c is read, at_exit(number, rows); then
-// the passages are compressed if c is a compress layer; so a compression never affects the exit at
-// its own depth, and nothing runs past the last exit.
+// Runs the blocks of a range, which ends at an exit. Before block c: an exit at c is read,
+// at_exit(number, rows); then the passages are compressed if c is a compress layer; so a
+// compression never affects the exit at its own depth, and nothing runs past the last exit.
 //   layers     LazyLayers of structs with an input_layernorm
 //   run_layer  (index, layer, norm of the next operand or nullptr)
 // Source: FlagEmbedding 1.4.0, gemma_model.py, CostWiseGemmaModel.forward.
 template <class Layers, class RunLayer, class AtExit>
-void run_layers(DecoderPass& pass, const Layers& layers, RunLayer&& run_layer, AtExit&& at_exit) {
+void run_layers(DecoderPass& pass, const Layers& layers, const LayerRange& range,
+                RunLayer&& run_layer, AtExit&& at_exit) {
   const RunOptions& options = *pass.request().options;
-  const std::int64_t last = options.exits.back();
   const auto compresses = [&](std::int64_t layer) {
     return std::binary_search(options.compress_layers.begin(), options.compress_layers.end(),
                               layer);
   };
-  std::size_t exit = 0;
-  for (std::int64_t index = 0; index <= last; ++index) {
+  std::size_t exit = range.exit;
+  for (std::int64_t index = range.begin; index <= range.end; ++index) {
     if (options.exits[exit] == index) at_exit(exit++, pass.scored());
-    if (index == last) return;
+    if (index == range.end) return;
     const auto& layer = layers[index];
     if (compresses(index)) pass.compress(index, options.compress_ratio, layer.input_layernorm);
-    const bool last_layer = index + 1 == last;
-    const bool has_reader = !last_layer && !compresses(index + 1);
-    pass.begin_layer(index, last_layer);
+    const bool has_reader = index + 1 < range.end && !compresses(index + 1);
+    pass.begin_layer(index, index + 1 == options.exits.back());
     run_layer(index, layer, has_reader ? &layers[index + 1].input_layernorm : nullptr);
   }
+}
+
+// All blocks up to the last exit.
+template <class Layers, class RunLayer, class AtExit>
+void run_layers(DecoderPass& pass, const Layers& layers, RunLayer&& run_layer, AtExit&& at_exit) {
+  run_layers(pass, layers, {0, pass.request().options->exits.back(), 0}, run_layer, at_exit);
 }
 
 }  // namespace terse

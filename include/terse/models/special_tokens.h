@@ -43,8 +43,7 @@ inline std::string token_text(const Config& config, std::string_view key) {
 
 }  // namespace detail
 
-// Throws Error: json, schema (a token that is neither a string nor an object), tokenizer (a token
-// that the vocabulary does not have).
+// Throws Error: json, schema (a token that is neither a string nor an object).
 inline SpecialTokens read_special_tokens(const ModelFolder& folder) {
   std::vector<Config> files;
   for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
@@ -55,11 +54,9 @@ inline SpecialTokens read_special_tokens(const ModelFolder& folder) {
   const auto find = [&](const std::string& key) -> std::optional<TokenId> {
     for (const Config& file : files) {
       const std::string text = detail::token_text(file, key);
-      if (text.empty()) continue;
+      // A token that the vocabulary lacks cannot stand in any row.
       const auto id = folder.tokenizer->token_to_id(text);
-      check(id.has_value(), ErrorClass::tokenizer, file.source(), ": ", key, " ", quote(text),
-            " is not in the vocabulary");
-      return id;
+      if (!text.empty() && id) return id;
     }
     const auto id = folder.config.optional_integer(key + "_id", -1, folder.tokenizer->max_id());
     return id && *id >= 0 ? std::optional(static_cast<TokenId>(*id)) : std::nullopt;

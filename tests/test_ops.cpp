@@ -316,6 +316,37 @@ TEST_CASE("project_qkv and attention") {
   }
 }
 
+TEST_CASE("a NaN in a query, key or value reaches the output of attention") {
+  const AttentionCase c = {{2, 2, 64}, {}, {5, 150}};
+  const Batch batch = batch_of(c);
+  const std::int64_t hidden = 48;
+  const std::int64_t width = c.shape.heads * c.shape.head_dim;
+  for (const Backend* backend : all_backends()) {
+    CAPTURE(backend->name);
+    for (std::size_t part = 0; part < 3; ++part) {
+      CAPTURE(part);
+      Generator generator(*backend, 8);
+      QkvWeights weights(generator, c.shape, hidden, 1.0);
+      // The first bias of query, key or value: seen by every row in the first head, or for values
+      // in its first column, and nowhere else.
+      Values bias(static_cast<std::size_t>(width), 0.25);
+      bias[0] = std::numeric_limits<double>::quiet_NaN();
+      const Stored broken(bias, Shape{width});
+      weights.parts[part].bias = broken.view;
+      Runner runner(*backend);
+      const Values x = generator(batch.total_tokens() * hidden);
+      const Values out = attend(runner, c, batch, hidden, x, weights.parts);
+      std::size_t wrong = 0;
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        const auto column = static_cast<std::int64_t>(i) % width;
+        const bool expected = part == 2 ? column == 0 : column < c.shape.head_dim;
+        wrong += std::isnan(out[i]) != expected;
+      }
+      CHECK(wrong == 0);
+    }
+  }
+}
+
 TEST_CASE("mean_rows sums in order and copies single rows") {
   for (const Backend* backend : all_backends()) {
     const std::int64_t width = 37;

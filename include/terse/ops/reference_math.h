@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numbers>
 
 #include "terse/ops/backend.h"
@@ -77,9 +78,14 @@ void rotate(Real* x, const Real* cos, const Real* sin, std::int64_t head_dim) {
 // row that sees nothing becomes zeros, never 0/0.
 template <class Real>
 void softmax(Real* scores, std::int64_t count) {
-  Real most = -std::numeric_limits<Real>::infinity();
-  for (std::int64_t j = 0; j < count; ++j) most = std::max(most, scores[j]);
-  if (most == -std::numeric_limits<Real>::infinity()) {
+  constexpr Real kUnseen = -std::numeric_limits<Real>::infinity();
+  Real most = kUnseen;
+  bool sees_any = false;  // a NaN is not "unseen": it has to reach the result
+  for (std::int64_t j = 0; j < count; ++j) {
+    most = std::max(most, scores[j]);
+    sees_any = sees_any || scores[j] != kUnseen;
+  }
+  if (!sees_any) {
     std::fill(scores, scores + count, Real(0));
     return;
   }

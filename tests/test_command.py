@@ -506,8 +506,8 @@ class RerankRun(CommandTest):
         self.assertEqual(out.read_text(), "".join(kept[:14] + lines[14:]))
 
     def test_bad_runs(self):
-        for text, error_class in (("q0 Q0 d0 1 2.0\n", "schema"), ("q0 Q0 d0 1 x t\n", "range"),
-                                  ("q0 Q0 d0 1 nan t\n", "range"), ("q0 Q0 d0 1 1 t\nq0 Q0 d0 2 1 t\n", "duplicate")):
+        for text, error_class in (("q0 Q0 d0 1 2.0\n", "schema"), ("q0 Q0 d0 1 x t\n", "schema"),
+                                  ("q0 Q0 d0 1 nan t\n", "nonfinite"), ("q0 Q0 d0 1 1 t\nq0 Q0 d0 2 1 t\n", "duplicate")):
             self.run.write_text(text)
             self.refused(error_class, *self.args)
 

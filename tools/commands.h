@@ -12,7 +12,10 @@ void add_similarity_command(CLI::App& app, Action& action);
 void add_tokenize_command(CLI::App& app, Action& action);
 void add_inspect_command(CLI::App& app, Action& action);
 void add_trace_command(CLI::App& app, Action& action);
+void add_retrieve_command(CLI::App& app, Action& action);
+void add_fuse_command(CLI::App& app, Action& action);
 void add_eval_command(CLI::App& app, Action& action);
+void add_calibrate_command(CLI::App& app, Action& action);
 void add_version_command(CLI::App& app, Action& action);
 
 }  // namespace terse_tools

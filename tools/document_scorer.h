@@ -22,6 +22,14 @@ struct DocumentScore {
   std::optional<terse::Error> error = {};
 };
 
+// Throws Error(unsupported) for options that only rerankers have.
+inline void refuse_reranker_options(const terse::ScoreOptions& options) {
+  terse::check(options.truncation == terse::Truncation::passage && !options.normalize &&
+                   !options.query_max_length,
+               terse::ErrorClass::unsupported,
+               "an embedder has no truncation, normalize or query-max-length when it ranks");
+}
+
 class DocumentScorer {
  public:
   // options: for an embedder max_length and the instructions. Throws Error: what loading throws;
@@ -56,13 +64,6 @@ class DocumentScorer {
     std::vector<float> values;  // empty: not made yet
     std::optional<terse::Error> error;
   };
-
-  static void refuse_reranker_options(const terse::ScoreOptions& options) {
-    terse::check(options.truncation == terse::Truncation::passage && !options.normalize &&
-                     !options.query_max_length,
-                 terse::ErrorClass::unsupported,
-                 "an embedder has no truncation, normalize or query-max-length when it ranks");
-  }
 
   void rerank(const terse::Reranker& reranker, const std::string& query,
               std::span<DocumentScore> scores, const terse::CallOptions& call) const {

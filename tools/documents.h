@@ -12,6 +12,7 @@
 #include "json_lines.h"
 #include "line_reader.h"
 #include "terse/error.h"
+#include "terse/evaluate/corpus.h"
 
 namespace terse_tools {
 
@@ -27,14 +28,6 @@ struct Document {
   std::optional<terse::Error> error = {};
 };
 
-// title and text as one, without white space at the ends. Source: BEIR's document encoders.
-inline std::string join_title(std::string_view title, std::string_view text) {
-  std::string joined = std::string(title) + " " + std::string(text);
-  const std::size_t first = joined.find_first_not_of(" \t\r\n");
-  if (first == std::string::npos) return {};
-  return joined.substr(first, joined.find_last_not_of(" \t\r\n") + 1 - first);
-}
-
 // The document of a line of JSON. Never throws Error.
 inline Document read_json_document(const Line& line, const std::string& name) {
   static constexpr std::string_view kIds[] = {"_id", "id"};
@@ -45,7 +38,7 @@ inline Document read_json_document(const Line& line, const std::string& name) {
     const terse::JsonValue root = object.document->root();
     document.text = required_text(root, "text");
     if (const auto title = optional_member(root, "title")) {
-      document.text = join_title(title->as_string("title"), document.text);
+      document.text = terse::join_title(title->as_string("title"), document.text);
     }
   } catch (const terse::Error& error) {
     document.error = error;

@@ -26,7 +26,7 @@ inline terse::Qrels read_qrels_file(const std::string& path) {
   return terse::read_qrels(lines);
 }
 
-inline std::vector<terse::TextRecord> read_text_file(const std::string& path) {
+inline std::vector<terse::TextRecord> read_queries_file(const std::string& path) {
   terse::TextLines lines = open_input(path);
   return terse::read_texts(lines);
 }

@@ -11,7 +11,7 @@
 #include "document_scorer.h"
 #include "documents.h"
 #include "table.h"
-#include "trec.h"
+#include "terse/evaluate/run.h"
 
 namespace terse_tools {
 
@@ -75,8 +75,8 @@ class RankingWriter {
       return table_row(rank, score.score, ranked, document.text);
     }
     if (options_.format == Format::trec) {
-      return run_line(plain_value(query.id), plain_value(document.id), rank,
-                      static_cast<double>(score.score), options_.tag);
+      return terse::run_line(plain_value(query.id), plain_value(document.id), rank,
+                             static_cast<double>(score.score), options_.tag);
     }
     Record record = start(query);
     record.add_integer("rank", static_cast<std::int64_t>(rank))

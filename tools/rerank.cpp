@@ -9,7 +9,7 @@
 #include "documents.h"
 #include "fields.h"
 #include "ranking_writer.h"
-#include "run_reranker.h"
+#include "rerank_run.h"
 
 namespace terse_tools {
 
@@ -66,8 +66,9 @@ class RerankCommand {
     run_.queries = queries_path_;
     ranking_.format = output_.format;
     ranking_.with_query = true;
-    Progress progress(output_.progress, "queries");
-    return RunReranker(run_, ranking_, output_.path).run(model_, options_, progress);
+    run_.output = output_.path;
+    Progress progress(output_.progress, "pairs");
+    return rerank_trec_run(run_, ranking_, model_, options_, progress);
   }
 
   int rank_documents() {

@@ -20,7 +20,10 @@ void add_all_commands(CLI::App& app, Action& action) {
   add_tokenize_command(app, action);
   add_inspect_command(app, action);
   add_trace_command(app, action);
+  add_retrieve_command(app, action);
+  add_fuse_command(app, action);
   add_eval_command(app, action);
+  add_calibrate_command(app, action);
   add_version_command(app, action);
 }
 

@@ -134,11 +134,15 @@ class TextLines {
     used_ -= std::exchange(begin_, 0);
     if (buffer_.size() < used_ + kReadBytes) buffer_.resize(used_ + std::max(used_, kReadBytes));
     const bool first = base_ == 0 && used_ == 0;
-    const std::size_t got =
-        source_->read(std::span<char>(buffer_).subspan(used_, buffer_.size() - used_));
-    used_ += got;
+    const std::size_t before = used_;
+    // Three bytes decide whether there is a byte order mark; a pipe may hand them out one by one.
+    while (true) {
+      const std::size_t got = source_->read(std::span<char>(buffer_).subspan(used_));
+      used_ += got;
+      if (got == 0 || !first || used_ >= 3) break;
+    }
     if (first && std::string_view(buffer_.data(), used_).starts_with("\xEF\xBB\xBF")) begin_ = 3;
-    return got > 0;
+    return used_ > before;
   }
 
   std::unique_ptr<ByteSource> source_;

@@ -20,10 +20,12 @@
 #include <tuple>
 #include <vector>
 
+#include "terse/cascade.h"
 #include "terse/error.h"
 #include "terse/model_info.h"
 #include "terse/models/loading.h"
 #include "terse/models/model.h"
+#include "terse/models/paused_pass.h"
 #include "terse/models/registry.h"
 #include "terse/models/trace.h"
 #include "terse/options.h"
@@ -69,6 +71,15 @@ inline std::vector<Ranked> rank_scores(std::span<const float> scores) {
                    [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
   return ranking;
 }
+
+// What a cascade found: the best documents, and for each document how far it came.
+struct CascadeResult {
+  std::vector<Ranked> ranking;             // at most top_k, best first, with their final scores
+  std::vector<std::size_t> exits_reached;  // (documents): exits at which it was scored, 1 ..
+  std::vector<float> scores;               // (documents): at the last of them
+  std::uint64_t token_layers = 0;          // rows times blocks that were run
+  std::uint64_t full_token_layers = 0;     // the same if nothing had been dropped
+};
 
 // A loaded reranker. Scoring is const and may be called from any number of threads at once. A score
 // is a pure function of model, pair and options: the same bits alone, in any batch, order and
@@ -117,6 +128,42 @@ class Reranker {
     pairs.reserve(documents.size());
     for (const std::string& document : documents) pairs.push_back({std::string(query), document});
     return rank_scores(score(pairs, options, call));
+  }
+
+  // The best documents for a query, by a layer-wise model that drops those on the way which cannot
+  // reach the best k any more. What is kept has the scores of score_each() with the same exits, bit
+  // for bit; with bounds that hold, the ranking is the same. Throws the first Error; unsupported:
+  // a model without exits, truncation in chunks, normalize (bounds are of logits).
+  CascadeResult cascade(std::string_view query, std::span<const std::string> documents,
+                        const CascadeOptions& cascade, const ScoreOptions& options = {},
+                        const CallOptions& call = {}) const {
+    cascade.validate();
+    check(!options.normalize, ErrorClass::unsupported,
+          "a cascade compares logits: normalize is set");
+    ScoreOptions shared = options;
+    shared.cutoff_layers = cascade.exits;
+    std::vector<Pair> pairs;
+    for (const std::string& document : documents) pairs.push_back({std::string(query), document});
+    Call work(pairs, shared);
+    tokenize(work);
+    assemble(work);
+    for (const ScoreResult& result : work.results) {
+      if (result.error) throw *result.error;
+    }
+    check(work.rows.size() == pairs.size(), ErrorClass::unsupported,
+          "a cascade scores each passage as one row, not in chunks");
+    if (pairs.empty()) return {};
+    check(work.classes.front().exits == cascade.exits, ErrorClass::range,
+          "cascade: a bound is of a layer that is no exit of this model");
+    std::vector<CascadeGroup> groups = cascade_groups(work);
+    CascadeResult result{
+        {}, std::vector<std::size_t>(pairs.size()), std::vector<float>(pairs.size())};
+    for (std::size_t exit = 0; exit < cascade.exits.size(); ++exit) {
+      run_to_next_exit(work, groups, call, result);
+      if (exit < cascade.drifts.size()) drop(groups, cascade.drifts[exit], cascade.top_k, result);
+    }
+    finish_cascade(work, cascade, result);
+    return result;
   }
 
   // The rows of tokens that the model is given for a pair: one, or one per chunk. Throws Error.
@@ -186,6 +233,12 @@ class Reranker {
     std::vector<std::size_t> first_row;   // (pairs), into rows
     std::vector<Row> rows;
     std::vector<ScheduledRow> schedule;  // (rows)
+  };
+
+  // Documents whose passes are paused and resumed together.
+  struct CascadeGroup {
+    std::vector<std::size_t> documents;  // those still in the race
+    PausedPass pass;
   };
 
   Reranker(std::unique_ptr<RerankModel> model, const ModelFolder& folder,
@@ -261,6 +314,76 @@ class Reranker {
       const auto first = scores.begin() + static_cast<std::ptrdiff_t>(i * exits);
       work.rows[group[i]].scores.assign(first, first + static_cast<std::ptrdiff_t>(exits));
     }
+  }
+
+  std::vector<CascadeGroup> cascade_groups(const Call& work) const {
+    std::vector<CascadeGroup> groups;
+    for (auto& rows :
+         plan_groups(work.schedule, group_budget(batch_tokens_, work.schedule, threads_))) {
+      std::vector<const Input*> inputs;
+      for (const std::size_t row : rows) inputs.push_back(&work.rows[row].input);
+      groups.push_back({std::move(rows), PausedPass(inputs, share_prefix_)});
+    }
+    return groups;
+  }
+
+  void run_to_next_exit(const Call& work, std::vector<CascadeGroup>& groups,
+                        const CallOptions& call, CascadeResult& result) const {
+    std::vector<std::vector<std::size_t>> tasks(groups.size());
+    for (std::size_t group = 0; group < groups.size(); ++group) tasks[group] = {group};
+    run_groups(tasks, threads_, *contexts_, {{}, call.cancel}, groups.size(),
+               [&](Context& context, std::span<const std::size_t> task) {
+                 CascadeGroup& group = groups[task.front()];
+                 std::vector<double> scores(group.documents.size());
+                 model_->resume(context, group.pass, work.classes.front(), scores);
+                 for (std::size_t i = 0; i < scores.size(); ++i) {
+                   const std::size_t document = group.documents[i];
+                   check(is_finite(scores[i]), ErrorClass::nonfinite, "document ", document,
+                         ": its score at an exit is not finite");
+                   result.scores[document] = static_cast<float>(scores[i]);
+                   ++result.exits_reached[document];
+                 }
+               });
+  }
+
+  // Takes the documents out that cannot reach the best k, and groups that have none left.
+  static void drop(std::vector<CascadeGroup>& groups, const DriftInterval& drift, std::size_t top_k,
+                   const CascadeResult& result) {
+    std::vector<float> scores;
+    for (const CascadeGroup& group : groups) {
+      for (const std::size_t document : group.documents) scores.push_back(result.scores[document]);
+    }
+    std::vector<char> stays(scores.size(), 0);
+    for (const std::size_t i : cascade_survivors(scores, drift, top_k)) stays[i] = 1;
+    std::size_t first = 0;
+    for (CascadeGroup& group : groups) {
+      const auto kept = std::span<const char>(stays).subspan(first, group.documents.size());
+      first += kept.size();
+      std::vector<std::size_t> left;
+      for (std::size_t i = 0; i < kept.size(); ++i) {
+        if (kept[i] != 0) left.push_back(group.documents[i]);
+      }
+      if (!left.empty() && left.size() < kept.size()) group.pass.keep(kept);
+      group.documents = std::move(left);
+    }
+    std::erase_if(groups, [](const CascadeGroup& group) { return group.documents.empty(); });
+  }
+
+  static void finish_cascade(const Call& work, const CascadeOptions& cascade,
+                             CascadeResult& result) {
+    std::vector<Ranked> finalists;
+    for (std::size_t document = 0; document < result.scores.size(); ++document) {
+      const std::size_t reached = result.exits_reached[document];
+      const Input& input = work.rows[document].input;
+      const RunOptions& run = work.classes.front();
+      result.token_layers += token_layers(input, run, cascade.exits[reached - 1]);
+      result.full_token_layers += token_layers(input, run, cascade.exits.back());
+      if (reached == cascade.exits.size()) finalists.push_back({document, result.scores[document]});
+    }
+    std::stable_sort(finalists.begin(), finalists.end(),
+                     [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
+    if (finalists.size() > cascade.top_k) finalists.resize(cascade.top_k);
+    result.ranking = std::move(finalists);
   }
 
   void run_one(Call& work, std::size_t row, Tracer& tracer) const {

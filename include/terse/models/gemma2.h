@@ -119,15 +119,27 @@ class Gemma2 {
                std::int32_t scored_rows, Tracer* tracer, AtExit&& at_exit) const {
     DecoderPass pass(context, config_, pack_rows(inputs, savings_.share_prefix),
                      {&options, scored_rows, savings_, tracer}, prefix_);
-    const RotaryTable rotary = rotary_.covering(pass.batch().max_position() + 1);
-
     pass.embed(embed_tokens_, std::sqrt(static_cast<double>(config_.hidden_size)),
                layers_[0].input_layernorm);
-    const auto run_layer = [&](std::int64_t index, const Layer& layer, const Norm* next) {
-      block(pass, layer, rule(index, options), rotary, next);
-    };
-    run_layers(pass, layers_, run_layer, at_exit);
+    run(pass, {0, options.exits.back(), 0}, at_exit);
     pass.trace_norm(norm_);
+  }
+
+  // Goes on with a paused pass to its next exit, where the last row of every input is read.
+  template <class AtExit>
+  void resume(Context& context, PausedPass& paused, const RunOptions& options,
+              AtExit&& at_exit) const {
+    DecoderPass pass(context, config_, paused.rows(), {.options = &options, .savings = savings_},
+                     prefix_);
+    const LayerRange range = paused.next(options);
+    if (paused.has_begun()) {
+      pass.restore(paused, layers_[range.begin].input_layernorm);
+    } else {
+      pass.embed(embed_tokens_, std::sqrt(static_cast<double>(config_.hidden_size)),
+                 layers_[0].input_layernorm);
+    }
+    run(pass, range, at_exit);
+    if (range.end < options.exits.back()) pass.pause(paused);
   }
 
  private:
@@ -139,6 +151,15 @@ class Gemma2 {
     GatedFeedForward mlp;
     Norm post_feedforward_layernorm;
   };
+
+  template <class AtExit>
+  void run(DecoderPass& pass, const LayerRange& range, AtExit&& at_exit) const {
+    const RotaryTable rotary = rotary_.covering(pass.batch().max_position() + 1);
+    const auto run_layer = [&](std::int64_t index, const Layer& layer, const Norm* next) {
+      block(pass, layer, rule(index, *pass.request().options), rotary, next);
+    };
+    run_layers(pass, layers_, range, run_layer, at_exit);
+  }
 
   // x = x + norm(O attention(norm(x))); x = x + norm(down(act(gate z) * up z)) with z = norm(x).
   void block(DecoderPass& pass, const Layer& layer, const AttentionRule& rule,

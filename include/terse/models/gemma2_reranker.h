@@ -12,6 +12,7 @@
 #include "terse/models/layerwise.h"
 #include "terse/models/loading.h"
 #include "terse/models/model.h"
+#include "terse/models/paused_pass.h"
 #include "terse/models/prompt.h"
 
 namespace terse {
@@ -59,15 +60,26 @@ class Gemma2Reranker : public PromptReranker {
   void forward(Context& context, std::span<const Input* const> inputs, const RunOptions& options,
                std::span<double> scores, Tracer* tracer) const override {
     const auto at_exit = [&](std::size_t exit, const Residual& rows) {
-      const HeadSpec head{.norm = &gemma2_.norm(),
-                          .out = &heads_.head_of(options, exit),
-                          .softcap = static_cast<float>(gemma2_.config().final_logit_softcapping)};
-      score_exit(context, rows, head, exit, options.exits.size(), scores);
+      score_exit(context, rows, head_of(options, exit), exit, options.exits.size(), scores);
     };
     gemma2_.forward(context, inputs, options, 1, tracer, at_exit);
   }
 
+  void resume(Context& context, PausedPass& paused, const RunOptions& options,
+              std::span<double> scores) const override {
+    const auto at_exit = [&](std::size_t exit, const Residual& rows) {
+      score_exit(context, rows, head_of(options, exit), 0, 1, scores);
+    };
+    gemma2_.resume(context, paused, options, at_exit);
+  }
+
  private:
+  HeadSpec head_of(const RunOptions& options, std::size_t exit) const {
+    return {.norm = &gemma2_.norm(),
+            .out = &heads_.head_of(options, exit),
+            .softcap = static_cast<float>(gemma2_.config().final_logit_softcapping)};
+  }
+
   Gemma2 gemma2_;
   ExitLayers exits_;
   ExitHeads heads_;

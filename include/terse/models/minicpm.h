@@ -21,6 +21,7 @@
 #include "terse/models/layerwise.h"
 #include "terse/models/loading.h"
 #include "terse/models/model.h"
+#include "terse/models/paused_pass.h"
 #include "terse/models/prompt.h"
 #include "terse/models/shared_prefix.h"
 
@@ -81,14 +82,25 @@ class MiniCpm {
                Tracer* tracer, AtExit&& at_exit) const {
     DecoderPass pass(context, config_, pack_rows(inputs, savings_.share_prefix),
                      {.options = &options, .savings = savings_, .tracer = tracer}, prefix_);
-    const RotaryTable rotary = rotary_.covering(pass.batch().max_position() + 1);
-
     pass.embed(embed_tokens_, config_.scale_emb, layers_[0].input_layernorm);
-    const auto run_layer = [&](std::int64_t, const Layer& layer, const Norm* next) {
-      block(pass, layer, rotary, next);
-    };
-    run_layers(pass, layers_, run_layer, at_exit);
+    run(pass, {0, options.exits.back(), 0}, at_exit);
     pass.trace_norm(norm_);
+  }
+
+  // Goes on with a paused pass to its next exit, where the last row of every input is read.
+  template <class AtExit>
+  void resume(Context& context, PausedPass& paused, const RunOptions& options,
+              AtExit&& at_exit) const {
+    DecoderPass pass(context, config_, paused.rows(), {.options = &options, .savings = savings_},
+                     prefix_);
+    const LayerRange range = paused.next(options);
+    if (paused.has_begun()) {
+      pass.restore(paused, layers_[range.begin].input_layernorm);
+    } else {
+      pass.embed(embed_tokens_, config_.scale_emb, layers_[0].input_layernorm);
+    }
+    run(pass, range, at_exit);
+    if (range.end < options.exits.back()) pass.pause(paused);
   }
 
  private:
@@ -98,6 +110,15 @@ class MiniCpm {
     Norm post_attention_layernorm;  // before the feed-forward block, in spite of its name
     GatedFeedForward mlp;
   };
+
+  template <class AtExit>
+  void run(DecoderPass& pass, const LayerRange& range, AtExit&& at_exit) const {
+    const RotaryTable rotary = rotary_.covering(pass.batch().max_position() + 1);
+    const auto run_layer = [&](std::int64_t, const Layer& layer, const Norm* next) {
+      block(pass, layer, rotary, next);
+    };
+    run_layers(pass, layers_, range, run_layer, at_exit);
+  }
 
   // x = x + r O attention(norm(x)); x = x + r down(act(gate z) * up z) with z = norm(x).
   void block(DecoderPass& pass, const Layer& layer, const RotaryTable& rotary,
@@ -160,13 +181,24 @@ class MiniCpmReranker : public PromptReranker {
   void forward(Context& context, std::span<const Input* const> inputs, const RunOptions& options,
                std::span<double> scores, Tracer* tracer) const override {
     const auto at_exit = [&](std::size_t exit, const Residual& rows) {
-      const HeadSpec head{.norm = &minicpm_.norm(), .out = &heads_.head_of(options, exit)};
-      score_exit(context, rows, head, exit, options.exits.size(), scores);
+      score_exit(context, rows, head_of(options, exit), exit, options.exits.size(), scores);
     };
     minicpm_.forward(context, inputs, options, tracer, at_exit);
   }
 
+  void resume(Context& context, PausedPass& paused, const RunOptions& options,
+              std::span<double> scores) const override {
+    const auto at_exit = [&](std::size_t exit, const Residual& rows) {
+      score_exit(context, rows, head_of(options, exit), 0, 1, scores);
+    };
+    minicpm_.resume(context, paused, options, at_exit);
+  }
+
  private:
+  HeadSpec head_of(const RunOptions& options, std::size_t exit) const {
+    return {.norm = &minicpm_.norm(), .out = &heads_.head_of(options, exit)};
+  }
+
   MiniCpm minicpm_;
   ExitHeads heads_;
 };

@@ -73,14 +73,25 @@ class Mistral {
                std::int32_t scored_rows, Tracer* tracer, AtExit&& at_exit) const {
     DecoderPass pass(context, config_, pack_rows(inputs, savings_.share_prefix),
                      {&options, scored_rows, savings_, tracer}, prefix_);
-    const RotaryTable rotary = rotary_.covering(pass.batch().max_position() + 1);
-
     pass.embed(embed_tokens_, 1, layers_[0].input_layernorm);
-    const auto run_layer = [&](std::int64_t index, const Layer& layer, const Norm* next) {
-      block(pass, layer, rule(index, options), rotary, next);
-    };
-    run_layers(pass, layers_, run_layer, at_exit);
+    run(pass, {0, options.exits.back(), 0}, at_exit);
     pass.trace_norm(norm_);
+  }
+
+  // Goes on with a paused pass to its next exit, where the last row of every input is read.
+  template <class AtExit>
+  void resume(Context& context, PausedPass& paused, const RunOptions& options,
+              AtExit&& at_exit) const {
+    DecoderPass pass(context, config_, paused.rows(), {.options = &options, .savings = savings_},
+                     prefix_);
+    const LayerRange range = paused.next(options);
+    if (paused.has_begun()) {
+      pass.restore(paused, layers_[range.begin].input_layernorm);
+    } else {
+      pass.embed(embed_tokens_, 1, layers_[0].input_layernorm);
+    }
+    run(pass, range, at_exit);
+    if (range.end < options.exits.back()) pass.pause(paused);
   }
 
  private:
@@ -90,6 +101,15 @@ class Mistral {
     Norm post_attention_layernorm;  // before the feed-forward block, in spite of its name
     GatedFeedForward mlp;
   };
+
+  template <class AtExit>
+  void run(DecoderPass& pass, const LayerRange& range, AtExit&& at_exit) const {
+    const RotaryTable rotary = rotary_.covering(pass.batch().max_position() + 1);
+    const auto run_layer = [&](std::int64_t index, const Layer& layer, const Norm* next) {
+      block(pass, layer, rule(index, *pass.request().options), rotary, next);
+    };
+    run_layers(pass, layers_, range, run_layer, at_exit);
+  }
 
   // x = x + O attention(norm(x)); x = x + down(act(gate z) * up z) with z = norm(x).
   void block(DecoderPass& pass, const Layer& layer, const AttentionRule& rule,

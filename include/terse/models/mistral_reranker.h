@@ -12,6 +12,7 @@
 #include "terse/models/loading.h"
 #include "terse/models/mistral.h"
 #include "terse/models/model.h"
+#include "terse/models/paused_pass.h"
 #include "terse/models/prompt.h"
 
 namespace terse {
@@ -55,13 +56,24 @@ class MistralReranker : public PromptReranker {
   void forward(Context& context, std::span<const Input* const> inputs, const RunOptions& options,
                std::span<double> scores, Tracer* tracer) const override {
     const auto at_exit = [&](std::size_t exit, const Residual& rows) {
-      const HeadSpec head{.norm = &mistral_.norm(), .out = &heads_.head_of(options, exit)};
-      score_exit(context, rows, head, exit, options.exits.size(), scores);
+      score_exit(context, rows, head_of(options, exit), exit, options.exits.size(), scores);
     };
     mistral_.forward(context, inputs, options, 1, tracer, at_exit);
   }
 
+  void resume(Context& context, PausedPass& paused, const RunOptions& options,
+              std::span<double> scores) const override {
+    const auto at_exit = [&](std::size_t exit, const Residual& rows) {
+      score_exit(context, rows, head_of(options, exit), 0, 1, scores);
+    };
+    mistral_.resume(context, paused, options, at_exit);
+  }
+
  private:
+  HeadSpec head_of(const RunOptions& options, std::size_t exit) const {
+    return {.norm = &mistral_.norm(), .out = &heads_.head_of(options, exit)};
+  }
+
   Mistral mistral_;
   ExitLayers exits_;
   ExitHeads heads_;

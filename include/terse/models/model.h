@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "terse/batch.h"
+#include "terse/error.h"
 #include "terse/model_info.h"
 #include "terse/ops/backend.h"
 #include "terse/options.h"
@@ -55,6 +56,8 @@ struct PairTokens {
   bool empty_passage = false;  // the text itself is empty: white space may have no ids either
 };
 
+class PausedPass;
+
 class RerankModel {
  public:
   virtual ~RerankModel() = default;
@@ -76,6 +79,12 @@ class RerankModel {
   // Raw scores, (inputs, exits or 1). Same arithmetic for a row whatever else is in the batch.
   virtual void forward(Context&, std::span<const Input* const> inputs, const RunOptions&,
                        std::span<double> scores, Tracer* tracer) const = 0;
+
+  // Goes on with a pass (paused_pass.h) to its next exit: raw scores there, (inputs still kept),
+  // with the bits that forward() gives. Throws Error(unsupported) for models without exits.
+  virtual void resume(Context&, PausedPass&, const RunOptions&, std::span<double>) const {
+    fail(ErrorClass::unsupported, "a ", info().architecture, " has no exits to stop at");
+  }
 };
 
 // Vectors of one text.

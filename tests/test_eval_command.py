@@ -184,6 +184,26 @@ class Calibrate(CommandTest):
         self.assertEqual(code, 2)
 
 
+class Convert(CommandTest):
+    def test_lists(self):
+        lists = self.write("lists.jsonl", jsonl([
+            {"query": "what is panda", "positive": ["a bear", "a zebra"], "negative": ["a cat", "a bear"]},
+            {"query": "only positive", "positive": ["x"], "negative": []},
+            {"query": ["one", "two"], "pos": ["a cat"], "neg": ["a mat"]}]))
+        out = self.folder / "collection"
+        self.assertEqual(self.output("convert", lists, "--out", out), "")
+        texts = {row["_id"]: row["text"] for row in map(json.loads, (out / "corpus.jsonl").read_text().splitlines())}
+        self.assertEqual(sorted(texts.values()), ["a bear", "a cat", "a mat", "a zebra"])
+        queries = [json.loads(line) for line in (out / "queries.jsonl").read_text().splitlines()]
+        self.assertEqual([q["_id"] for q in queries], ["q0", "q2-0", "q2-1"])
+        row, = self.rows("eval", "--qrels", out / "qrels.tsv", "--run", out / "candidates.trec", "--metrics", "map")
+        self.assertEqual((row["map"], row["queries"]), (1, 3))
+
+    def test_refused(self):
+        self.refused(":1: positive is missing", "convert", self.write("x", '{"query": "q"}'), "--out", self.folder)
+        self.refused("missing: ", "convert", self.write("x", ""), "--out", self.folder)
+
+
 class Retrieve(CommandTest):
     def setUp(self):
         super().setUp()

@@ -16,6 +16,7 @@ void add_retrieve_command(CLI::App& app, Action& action);
 void add_fuse_command(CLI::App& app, Action& action);
 void add_eval_command(CLI::App& app, Action& action);
 void add_calibrate_command(CLI::App& app, Action& action);
+void add_convert_command(CLI::App& app, Action& action);
 void add_version_command(CLI::App& app, Action& action);
 
 }  // namespace terse_tools

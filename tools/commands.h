@@ -17,6 +17,9 @@ void add_fuse_command(CLI::App& app, Action& action);
 void add_eval_command(CLI::App& app, Action& action);
 void add_calibrate_command(CLI::App& app, Action& action);
 void add_convert_command(CLI::App& app, Action& action);
+void add_flops_command(CLI::App& app, Action& action);
+void add_synth_command(CLI::App& app, Action& action);
+void add_verify_command(CLI::App& app, Action& action);
 void add_version_command(CLI::App& app, Action& action);
 
 }  // namespace terse_tools

@@ -16,6 +16,7 @@ void add_retrieve_command(CLI::App& app, Action& action);
 void add_fuse_command(CLI::App& app, Action& action);
 void add_eval_command(CLI::App& app, Action& action);
 void add_calibrate_command(CLI::App& app, Action& action);
+void add_sweep_command(CLI::App& app, Action& action);
 void add_convert_command(CLI::App& app, Action& action);
 void add_flops_command(CLI::App& app, Action& action);
 void add_synth_command(CLI::App& app, Action& action);

@@ -24,6 +24,7 @@ void add_all_commands(CLI::App& app, Action& action) {
   add_fuse_command(app, action);
   add_eval_command(app, action);
   add_calibrate_command(app, action);
+  add_sweep_command(app, action);
   add_convert_command(app, action);
   add_flops_command(app, action);
   add_synth_command(app, action);

@@ -3,22 +3,13 @@
 #include <string>
 
 #include "commands.h"
+#include "compiler_name.h"
 #include "terse/cpu.h"
 #include "terse/parallel.h"
 
 namespace terse_tools {
 
 namespace {
-
-std::string compiler() {
-#if defined(__clang__)
-  return "clang " __clang_version__;
-#elif defined(__GNUC__)
-  return "gcc " __VERSION__;
-#else
-  return "unknown";
-#endif
-}
 
 class VersionCommand {
  public:
@@ -27,7 +18,7 @@ class VersionCommand {
   int run() {
     Record record;
     record.add_text("version", TERSE_VERSION)
-        .add_text("compiler", compiler())
+        .add_text("compiler", compiler_name())
         .add_text("cpu", terse::cpu_name())
         .add("isa_found", available_isas())
         .add_text("isa_used", terse::isa_name(terse::best_isa()))

@@ -201,6 +201,18 @@ class Checkpoint : public std::enable_shared_from_this<Checkpoint> {
   // (by name) that holds a NaN or an infinity, and the first such element.
   void check_finite(int threads) const;
 
+  // Says that a tensor will not be read again: the pages that it alone lies on leave this process's
+  // memory. A later read brings them back.
+  void release(const TensorView& view) const {
+    const auto* data = static_cast<const std::byte*>(view.data);
+    for (const auto& file : files_) {
+      const std::span<const std::byte> bytes = file->bytes();
+      if (data < bytes.data() || data >= bytes.data() + bytes.size()) continue;
+      file->advise(FileAdvice::dont_need, static_cast<std::size_t>(data - bytes.data()),
+                   static_cast<std::size_t>(view.size_bytes()));
+    }
+  }
+
   // Throws Error(io) if a mapped file was changed since it was opened. To be called when all
   // weights have been read.
   void check_unchanged() const {
@@ -281,6 +293,13 @@ class Weights {
   // What the names of this scope start with: empty, or ending in a dot.
   const std::string& prefix() const { return prefix_; }
   const std::shared_ptr<const Checkpoint>& checkpoint() const { return checkpoint_; }
+
+  // Keeps the tensors' files open; when the last copy goes, the tensor is released: its owner has
+  // converted it and reads the mapped original no more.
+  std::shared_ptr<const void> lease(const TensorView& view) const {
+    return {view.data,
+            [checkpoint = checkpoint_, view](const void*) { checkpoint->release(view); }};
+  }
 
   bool has(std::string_view name) const { return find(name) != nullptr; }
 

@@ -22,7 +22,7 @@ inline LinearPart linear_part(const Weights& scope, std::int64_t out_features,
   LinearPart part;
   part.weight = scope.get("weight", {out_features, in_features});
   if (bias == Bias::required) part.bias = scope.get("bias", {out_features});
-  part.owner = scope.checkpoint();
+  part.owner = scope.lease(part.weight);
   return part;
 }
 

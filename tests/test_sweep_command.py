@@ -20,6 +20,8 @@ import time
 import unittest
 import xml.etree.ElementTree
 
+from tiny_models import read_safetensors, write_safetensors
+
 BINARY = ""
 TIMEOUT_S = 300
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -43,11 +45,33 @@ def read_json_lines(path):
     return [json.loads(line) for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()]
 
 
+def write_settling_model(folder):
+    """The small lightweight model with one head for all exits and blocks that add less and less: scores
+    settle on their way through the layers, as those of trained models do."""
+    source = SHARED / "models" / "tiny-gemma2-lightweight"
+    tensors = {}
+    for part in sorted(source.glob("*.safetensors")):
+        tensors.update(read_safetensors(part))
+    for name, (shape, values) in tensors.items():
+        parts = name.split(".")
+        if parts[-2] in ("post_attention_layernorm", "post_feedforward_layernorm"):
+            share = 0.4 ** int(parts[2])
+            tensors[name] = (shape, [(1 + value) * share - 1 for value in values])  # stored less 1
+        elif parts[0] == "lm_head":
+            tensors[name] = tensors["lm_head.0.linear_head.weight"]
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copyfile(source / name, folder / name)
+    write_safetensors(folder / "model.safetensors", tensors)
+    return folder
+
+
 @unittest.skipUnless(SHARED.is_dir(), f"skipped: no reference data at {SHARED}")
 class SweepCommandTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="terse-sweep-"))
+        cls.model = write_settling_model(cls.folder / "model")
         cls.whole = cls.folder / "whole.csv"
         code, err = cls.sweep(cls.whole, "--plot", cls.folder / "plot.svg", "--report", cls.folder / "report.html",
                               "--bounds", cls.folder / "bounds.json")
@@ -59,9 +83,9 @@ class SweepCommandTest(unittest.TestCase):
         shutil.rmtree(cls.folder)
 
     @classmethod
-    def command(cls, output, *more, model="tiny-gemma2-lightweight", grid=True):
+    def command(cls, output, *more, model=None, grid=True):
         collection = SHARED / "collections" / "xquad" / "en"
-        command = [BINARY, "sweep", "--model", SHARED / "models" / model, "--corpus", collection / "corpus.jsonl",
+        command = [BINARY, "sweep", "--model", model or cls.model, "--corpus", collection / "corpus.jsonl",
                    "--queries", collection / "queries.jsonl", "--qrels", collection / "qrels.tsv",
                    "--run", collection / "runs" / "bm25.trec", "--top-k", 12, "--max-queries", 6,
                    "--latency-queries", 1, "--max-length", 128, "-o", output, *more]
@@ -88,6 +112,7 @@ class SweepCommandTest(unittest.TestCase):
             self.assertLessEqual(float(row["ndcg@10_low"]), float(row["ndcg@10"]))
             self.assertEqual(float(row["cascade_exact_overlap"]), 1)
             self.assertGreater(float(row["latency_median_ms"]), 0)
+        self.assertGreater(float(full["cascade_risk_saved"]), 0)
 
     def test_manifest_and_scores(self):
         manifest = json.loads((self.folder / "whole.csv.json").read_text())
@@ -146,11 +171,11 @@ class SweepCommandTest(unittest.TestCase):
 
     def test_models_without_exits(self):
         output = self.folder / "encoder.csv"
-        code, err = self.sweep(output, model="tiny-xlmr-reranker", grid=False)
+        code, err = self.sweep(output, model=SHARED / "models" / "tiny-xlmr-reranker", grid=False)
         self.assertEqual(code, 0, err)
         rows = read_table(output)
         self.assertEqual([row["cutoff_layer"] for row in rows], ["4"])
-        self.assertEqual(self.sweep(self.folder / "no.csv", "--ratios", "2", model="tiny-xlmr-reranker",
+        self.assertEqual(self.sweep(self.folder / "no.csv", "--ratios", "2", model=SHARED / "models" / "tiny-xlmr-reranker",
                                     grid=False)[0], 3)
 
     def test_cascade(self):
@@ -159,7 +184,7 @@ class SweepCommandTest(unittest.TestCase):
         documents = read_json_lines(collection / "corpus.jsonl")[:30]
         query = read_json_lines(collection / "queries.jsonl")[0]["text"]
         line = json.dumps({"query": query, "passages": [d["text"] for d in documents]})
-        options = ["--model", SHARED / "models" / "tiny-gemma2-lightweight", "--max-length", "128", "--heads", "own",
+        options = ["--model", self.model, "--max-length", "128", "--heads", "own",
                    "--compress-ratio", "2", "--compress-layers", "2"]
 
         def score(*more, code=0):
@@ -178,6 +203,7 @@ class SweepCommandTest(unittest.TestCase):
         exact = score("--cascade", self.folder / "bounds.json", "--top-k", 3)
         kept = {i for i, row in enumerate(exact) if not row["dropped"]}
         self.assertLessEqual(set(best[:3]), kept)
+        self.assertLess(len(kept), len(full))
         score("--cascade", self.folder / "bounds.json", "--cutoff-layers", "3", code=2)
         score("--top-k", 3, code=2)
         options[-1] = "5"  # a layer that was not swept

@@ -83,9 +83,8 @@ class SweepCommand {
     app.add_option("--qrels", files_.qrels, "Judgements: TREC, BEIR or JSON Lines")->required();
     app.add_option("--run", files_.run, "TREC run with the candidates of each query")->required();
     app.add_option("-o,--output", files_.output,
-                   "Table of the sweep, CSV; rows that it has already are kept. A manifest is "
-                   "written beside it")
-        ->required();
+                   "Table of the sweep; rows that it has already are kept. A manifest is written "
+                   "beside it [sweep.csv]");
     app.add_option("--scores", files_.scores,
                    "Folder for every score, one file a cell [the table's name and .scores]");
     app.add_flag("--plain-scores", settings_.plain_scores, "Do not compress the scores");

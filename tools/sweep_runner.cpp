@@ -95,6 +95,7 @@ class Sweep {
         cells_(terse::plan_cells(settings.grid, reranker_.info())),
         qrels_(read_qrels_file(files.qrels)),
         candidates_(files, settings) {
+    warn_of_heads();
     measure_lengths();
     measures_.emplace(std::move(candidates_.queries()), qrels_, settings.metrics, settings.seed,
                       settings.risk);
@@ -131,6 +132,18 @@ class Sweep {
 
   std::string dump_path(const terse::SweepCell& cell) const {
     return files_.scores + "/" + cell.name() + (settings_.plain_scores ? ".csv" : ".csv.gz");
+  }
+
+  // The reference pairs heads with exits by their order in a request: a list of exits then scores
+  // otherwise than each of them alone.
+  void warn_of_heads() const {
+    const bool ordinal =
+        settings_.options.heads.value_or(terse::Heads::ordinal) == terse::Heads::ordinal;
+    if (reranker_.info().compression && ordinal && cells_.front().exits.size() > 1) {
+      print_message("note",
+                    "heads are ordinal: what a layer scores depends on which other cut-off "
+                    "layers are swept; --heads own gives each layer its own head");
+    }
   }
 
   void measure_lengths() {

@@ -19,11 +19,11 @@ struct SweepFiles {
   std::string queries;
   std::string qrels;
   std::string run;
-  std::string output;  // the table
-  std::string scores;  // folder of score files
-  std::string bounds;  // for cascades; empty: none
-  std::string plot;    // the first picture, the others lie beside it; empty: none
-  std::string report;  // HTML page; empty: none
+  std::string output = "sweep.csv";  // the table
+  std::string scores;                // folder of score files
+  std::string bounds;                // for cascades; empty: none
+  std::string plot;                  // the first picture, the others lie beside it; empty: none
+  std::string report;                // HTML page; empty: none
 };
 
 struct SweepSettings {

@@ -37,71 +37,103 @@ inline std::vector<std::string> cell_labels(const terse::SweepTable& table) {
   return labels;
 }
 
+// Writes the exits of the front over its points, but for those that would lie on the one before.
+template <class Place>
+void name_exits(Svg& svg, const terse::SweepTable& table, std::span<const std::size_t> rows,
+                std::span<const std::size_t> front, const Place& place) {
+  constexpr double kRoom = 14;
+  Svg::Point last{-kRoom, 0};
+  for (const std::size_t i : front) {
+    const Svg::Point at = place(i);
+    if (at.x - last.x < kRoom && std::abs(at.y - last.y) < kRoom) continue;
+    svg.label(at.x, at.y - 10, table.text(rows[i], "cutoff_layer"), "ink small", "middle");
+    last = at;
+  }
+}
+
+// Rows of a sweep as points; those without that cost are left out.
+struct SweepPoints {
+  std::vector<terse::Tradeoff> points;
+  std::vector<std::size_t> rows;  // (points)
+
+  SweepPoints(const terse::SweepTable& table, std::string_view metric, std::string_view cost_column,
+              double unit) {
+    for (std::size_t row = 0; row < table.size(); ++row) {
+      const double cost = table.number(row, cost_column) / unit;
+      if (std::isnan(cost)) continue;
+      points.push_back({cost, table.number(row, metric)});
+      rows.push_back(row);
+    }
+  }
+
+  Axis axis(double terse::Tradeoff::*value, double begin, double end, int wanted) const {
+    const auto [least, most] =
+        std::minmax_element(points.begin(), points.end(),
+                            [&](const auto& a, const auto& b) { return a.*value < b.*value; });
+    return Axis::around((*least).*value, (*most).*value, begin, end, wanted);
+  }
+};
+
+// A marker and a name for each cell, three in a line.
+inline void draw_legend(Svg& svg, const std::vector<std::string>& labels, double top) {
+  for (std::size_t label = 0; label < labels.size(); ++label) {
+    const double x = 76 + 240 * static_cast<double>(label % 3);
+    const double y = top + 20 * static_cast<double>(label / 3);
+    svg.marker({x, y - 4}, label, 5, labels[label]);
+    svg.label(x + 12, y, labels[label], "ink small", "start");
+  }
+}
+
+// The points of each cell, joined.
+template <class Place>
+void draw_cells(Svg& svg, const terse::SweepTable& table, const SweepPoints& of,
+                const std::vector<std::string>& labels, std::string_view metric,
+                const Place& place) {
+  for (std::size_t label = 0; label < labels.size(); ++label) {
+    std::vector<Svg::Point> path;
+    for (std::size_t i = 0; i < of.rows.size(); ++i) {
+      if (cell_label(table, of.rows[i]) == labels[label]) path.push_back(place(i));
+    }
+    svg.path(path, "s" + std::to_string(label % kNumSeries), 1);
+  }
+  for (std::size_t i = 0; i < of.rows.size(); ++i) {
+    const std::string cell = cell_label(table, of.rows[i]);
+    const auto series =
+        static_cast<std::size_t>(std::find(labels.begin(), labels.end(), cell) - labels.begin());
+    svg.marker(place(i), series, 5,
+               cell + ", layer " + table.text(of.rows[i], "cutoff_layer") + ": " +
+                   table.text(of.rows[i], metric));
+  }
+}
+
 // Quality against a cost column, points of a cell joined, the Pareto front drawn over them and its
-// points named by their exits. Rows without that cost are left out; an empty text if all are.
+// points named by their exits. An empty text if no row has that cost.
 inline std::string pareto_picture(const terse::SweepTable& table, std::string_view metric,
                                   std::string_view cost_column, double unit,
                                   std::string_view cost_name) {
-  std::vector<terse::Tradeoff> points;
-  std::vector<std::size_t> rows;
-  for (std::size_t row = 0; row < table.size(); ++row) {
-    const double cost = table.number(row, cost_column) / unit;
-    if (std::isnan(cost)) continue;
-    points.push_back({cost, table.number(row, metric)});
-    rows.push_back(row);
-  }
-  if (points.empty()) return {};
+  const SweepPoints of(table, metric, cost_column, unit);
+  if (of.points.empty()) return {};
   const std::vector<std::string> labels = cell_labels(table);
-  const std::size_t legend_lines = (labels.size() + 2) / 3;
-  const int height = 420 + 20 * static_cast<int>(legend_lines);
+  const int height = 420 + 20 * static_cast<int>((labels.size() + 2) / 3);
   Svg svg(kPictureWidth, height, std::string(metric) + " against " + std::string(cost_name),
           "Each point is a cut-off layer of a compression setting; the thick line joins the "
           "points that no other point beats.");
-  const auto range = [&](auto&& value) {
-    double least = value(points.front());
-    double most = least;
-    for (const terse::Tradeoff& point : points) {
-      least = std::min(least, value(point));
-      most = std::max(most, value(point));
-    }
-    return std::pair{least, most};
-  };
-  const auto [cheap, dear] = range([](const terse::Tradeoff& point) { return point.cost; });
-  const auto [bad, good] = range([](const terse::Tradeoff& point) { return point.quality; });
-  const Axis x = Axis::around(cheap, dear, 76, kPictureWidth - 24, 7);
-  const Axis y = Axis::around(bad, good, 350, 44, 6);
+  const Axis x = of.axis(&terse::Tradeoff::cost, 76, kPictureWidth - 24, 7);
+  const Axis y = of.axis(&terse::Tradeoff::quality, 350, 44, 6);
   draw_axes(svg, x, y, cost_name, metric);
   const auto place = [&](std::size_t i) {
-    return Svg::Point{x.place(points[i].cost), y.place(points[i].quality)};
+    return Svg::Point{x.place(of.points[i].cost), y.place(of.points[i].quality)};
   };
-  const std::vector<std::size_t> front = terse::pareto_front(points);
+  const std::vector<std::size_t> front = terse::pareto_front(of.points);
   std::vector<Svg::Point> steps;
   for (const std::size_t i : front) {
     if (!steps.empty()) steps.push_back({place(i).x, steps.back().y});
     steps.push_back(place(i));
   }
   svg.path(steps, "s5 faint", 6);
-  for (std::size_t label = 0; label < labels.size(); ++label) {
-    std::vector<Svg::Point> path;
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      if (cell_label(table, rows[i]) == labels[label]) path.push_back(place(i));
-    }
-    svg.path(path, "s" + std::to_string(label % kNumSeries), 1);
-    const double left = 76 + 240 * static_cast<double>(label % 3);
-    const double top = 412 + 20 * static_cast<double>(label / 3);
-    svg.marker({left, top - 4}, label, 5, labels[label]);
-    svg.label(left + 12, top, labels[label], "ink small", "start");
-  }
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const std::string cell = cell_label(table, rows[i]);
-    const auto series =
-        static_cast<std::size_t>(std::find(labels.begin(), labels.end(), cell) - labels.begin());
-    const std::string& exit = table.text(rows[i], "cutoff_layer");
-    svg.marker(place(i), series, 5, cell + ", layer " + exit + ": " + table.text(rows[i], metric));
-    if (std::find(front.begin(), front.end(), i) != front.end()) {
-      svg.label(place(i).x, place(i).y - 10, exit, "ink small", "middle");
-    }
-  }
+  draw_cells(svg, table, of, labels, metric, place);
+  draw_legend(svg, labels, 412);
+  name_exits(svg, table, of.rows, front, place);
   return svg.finish();
 }
 
@@ -192,6 +224,31 @@ struct Trajectories {
   std::vector<char> relevant;              // (documents)
 };
 
+// One line a passage, those of interest over the others, and a legend above.
+inline void draw_passages(Svg& svg, const Trajectories& of, const Axis& x, const Axis& y,
+                          std::size_t top) {
+  constexpr std::string_view kStyles[] = {"s5 faint", "s0", "s1"};
+  constexpr std::string_view kNames[] = {"other", "best 10 at the end", "relevant"};
+  constexpr double kLeft[] = {76, 186, 346};
+  std::vector<std::size_t> rank(of.relevant.size());
+  const std::vector<std::size_t> order = terse::score_order(of.scores.back());
+  for (std::size_t i = 0; i < order.size(); ++i) rank[order[i]] = i;
+  for (std::size_t style = 0; style < 3; ++style) {
+    svg.path({{kLeft[style], 46}, {kLeft[style] + 22, 46}}, kStyles[style], 3);
+    svg.label(kLeft[style] + 30, 50, kNames[style], "ink small", "start");
+    for (std::size_t document = 0; document < rank.size(); ++document) {
+      const std::size_t own = of.relevant[document] != 0 ? 2 : rank[document] < top ? 1 : 0;
+      if (own != style) continue;
+      std::vector<Svg::Point> path;
+      for (std::size_t exit = 0; exit < of.exits.size(); ++exit) {
+        path.push_back({x.place(static_cast<double>(of.exits[exit])),
+                        y.place(static_cast<double>(of.scores[exit][document]))});
+      }
+      svg.path(path, kStyles[style], style == 0 ? 1 : 2);
+    }
+  }
+}
+
 // Scores of all passages after each exit above, agreement with the last exit below: where does the
 // ranking settle?
 inline std::string trajectory_picture(const Trajectories& of) {
@@ -214,30 +271,7 @@ inline std::string trajectory_picture(const Trajectories& of) {
   const Axis overlap = Axis::around(0, 1, 470, 378, 2);
   draw_axes(svg, x, y, "", "score");
   draw_axes(svg, x, overlap, "layer", "overlap");
-  std::vector<std::size_t> rank(of.relevant.size());
-  const std::vector<std::size_t> order = terse::score_order(of.scores.back());
-  for (std::size_t i = 0; i < order.size(); ++i) rank[order[i]] = i;
-  const auto style_of = [&](std::size_t document) {
-    return of.relevant[document] != 0 ? 2 : rank[document] < kTop ? 1 : 0;
-  };
-  constexpr std::string_view kStyles[] = {"s5 faint", "s0", "s1"};
-  for (int style = 0; style < 3; ++style) {
-    for (std::size_t document = 0; document < rank.size(); ++document) {
-      if (style_of(document) != style) continue;
-      std::vector<Svg::Point> path;
-      for (std::size_t exit = 0; exit < of.exits.size(); ++exit) {
-        path.push_back({x.place(static_cast<double>(of.exits[exit])),
-                        y.place(static_cast<double>(of.scores[exit][document]))});
-      }
-      svg.path(path, kStyles[style], style == 0 ? 1 : 2);
-    }
-  }
-  constexpr std::string_view kNames[] = {"other", "best 10 at the end", "relevant"};
-  for (std::size_t style = 0; style < 3; ++style) {
-    const double left = 76 + 110 * static_cast<double>(style) + (style == 2 ? 50 : 0);
-    svg.path({{left, 46}, {left + 22, 46}}, kStyles[style], 3);
-    svg.label(left + 30, 50, kNames[style], "ink small", "start");
-  }
+  draw_passages(svg, of, x, y, kTop);
   std::vector<Svg::Point> path;
   for (std::size_t exit = 0; exit < of.exits.size(); ++exit) {
     path.push_back({x.place(static_cast<double>(of.exits[exit])),

@@ -22,7 +22,7 @@ struct SimilarityOptions {
 };
 
 template <class Visitor>
-void visit_similarity_fields(SimilarityOptions& options, Visitor&& visitor) {
+void visit_fields(SimilarityOptions& options, Visitor&& visitor) {
   visit_fields(options.embed, visitor);
   visitor.integer("query_max_length", options.query_max_length, 1,
                   "Tokens of a query, at most [as max-length]");
@@ -40,7 +40,7 @@ class SimilarityCommand {
         ->type_name("W,W,W");
     output_.add(app);
     output_.add_format(app);
-    visit_similarity_fields(options_, CommandLineFields(app));
+    visit_fields(options_, CommandLineFields(app));
     visit_call_fields(options_.embed, CommandLineFields(app));
   }
 

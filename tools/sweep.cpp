@@ -61,7 +61,7 @@ class SweepCommand {
         ->check(CLI::Range(0.0, 0.999));
     add_choice(app, "--progress", progress_, kProgressModes,
                "Draw progress on standard error [auto: if it is a terminal]");
-    visit_fields(settings_.options, SweepFields(app));
+    terse_tools::visit_fields(settings_.options, SweepFields(app));
   }
 
   int run() {

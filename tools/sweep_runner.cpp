@@ -169,7 +169,7 @@ class Sweep {
         .add_integer("seed", static_cast<std::int64_t>(settings_.seed))
         .add_number("risk", settings_.risk);
     terse::ScoreOptions options = settings_.options;
-    visit_fields(options, RecordFields(settings));
+    terse_tools::visit_fields(options, RecordFields(settings));
     Record record;
     record.add("program", program_json(reranker_.info()))
         .add("settings", settings.json())

@@ -9,6 +9,10 @@
 #include <vector>
 
 #include "support.h"
+#include "terse/layers/lazy_layers.h"
+#include "terse/layers/norm.h"
+#include "terse/models/gemma2.h"
+#include "terse/ops/reference.h"
 #include "terse/rerank.h"
 #include "tiny_decoder.h"
 

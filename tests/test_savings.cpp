@@ -231,5 +231,9 @@ TEST_CASE("rows of a query are planned together, their opening counted once") {
   CHECK(terse::plan_groups(rows, 1) == Groups{{1}, {3}, {4}, {2}, {0}});
   CHECK(terse::group_budget(0, rows, 4) == terse::kGroupTokens);
   const std::vector<terse::ScheduledRow> encoder_rows = {{20, 0}, {40, 0}};
-  CHECK(terse::group_budget(0, encoder_rows, 4) == 15);
+  CHECK(terse::group_budget(0, encoder_rows, 4) == 15 + 15);
+  // 15,000 tokens after the openings are four rounds of two groups: 1,875 each, half a row to
+  // spare, and an opening of its own.
+  const std::vector<terse::ScheduledRow> many_rows(100, {200, 0, 1, 50});
+  CHECK(terse::group_budget(0, many_rows, 2) == 1875 + 75 + 50);
 }

@@ -117,20 +117,24 @@ inline std::vector<std::vector<std::size_t>> plan_groups(std::span<const Schedul
   return sorted;
 }
 
-// The budget for a call: what was asked, or kGroupTokens; less where the call is too small to give
-// every worker a group of that size. Rows that share openings are not torn apart for that: what
-// each worker would compute again is worth more, and all workers can share one group.
+// The budget for a call: what was asked, else one that cuts the call into groups of about equal
+// size, at most kGroupTokens and as many for every worker. A call that fits one group and shares
+// openings stays one: cutting it would compute them twice.
 inline std::int64_t group_budget(std::int64_t asked, std::span<const ScheduledRow> rows,
                                  int threads) {
   if (asked > 0) return asked;
-  std::int64_t total = 0;
-  bool shares = false;
+  std::int64_t work = 0;  // tokens, without openings
+  std::int64_t opening = 0;
   for (const ScheduledRow& row : rows) {
-    total += row.tokens;
-    shares = shares || row.opening > 0;
+    work += row.tokens - row.opening;
+    opening = std::max(opening, row.opening);
   }
-  if (shares) return kGroupTokens;
-  return std::clamp<std::int64_t>((total + threads - 1) / threads, 1, kGroupTokens);
+  if (work == 0 || (opening > 0 && work <= kGroupTokens)) return kGroupTokens;
+  const std::int64_t rounds = (work + threads * kGroupTokens - 1) / (threads * kGroupTokens);
+  const std::int64_t groups = rounds * threads;
+  // Rows are not cut, so a group that is filled in order of length ends about half a row short.
+  const std::int64_t half_row = work / static_cast<std::int64_t>(rows.size()) / 2;
+  return (work + groups - 1) / groups + half_row + opening;
 }
 
 // Calls forward(context, rows of a group) for every group. Exceptions of forward end the call and

@@ -155,7 +155,11 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add
 }  // namespace terse::avx512
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512bf16"))), apply_to = function)
+// Targets do not add up in clang: of two, the outer one counts. So this one stands for itself.
+#pragma clang attribute pop
+#pragma clang attribute push(                                                          \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,f16c"))), \
+    apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512bf16")
@@ -213,6 +217,8 @@ inline const Backend& backend() {
 
 #if defined(__clang__)
 #pragma clang attribute pop
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC pop_options
 #endif

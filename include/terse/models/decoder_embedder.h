@@ -133,7 +133,8 @@ class DecoderEmbedder : public EmbedModel {
     for (std::size_t row = 0; row < rows.size(); row += width) {
       for (std::size_t i = 0; i < columns; ++i) mean[i] += rows[row + i];
     }
-    double divisor = static_cast<double>(rows.size() / width);
+    const std::size_t num_rows = rows.size() / width;
+    auto divisor = static_cast<double>(num_rows);
     if (options.normalize) {
       double squares = 0;
       for (const double value : mean) squares += value / divisor * (value / divisor);

@@ -155,7 +155,7 @@ struct Fuse {
   void apply(Tokens* tokens) const {
     std::string joined;
     for (const std::string& token : *tokens) joined += token;
-    tokens->assign(1, std::move(joined));
+    tokens->assign(1, joined);
   }
 };
 

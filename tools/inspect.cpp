@@ -1,6 +1,7 @@
 // terse inspect: what a model folder or one of its files is, after every check that scoring does.
 #include "terse/inspect.h"
 
+#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <utility>

@@ -2,7 +2,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -177,9 +176,7 @@ class ScoreCommand {
       record.add("input_ids", json_integers(std::span<const std::int32_t>(result.input_ids)));
     }
     tokens_ += static_cast<std::uint64_t>(result.tokens);
-    for (const std::string& warning : result.warnings) {
-      if (warned_.insert(warning).second) print_message("warning", warning);
-    }
+    warnings_.print(result.warnings);
   }
 
   ModelOptions model_;
@@ -198,7 +195,7 @@ class ScoreCommand {
   std::uint64_t done_ = 0;
   std::uint64_t tokens_ = 0;
   bool any_failed_ = false;
-  std::set<std::string> warned_;  // each warning is given once
+  Warnings warnings_;
 };
 
 }  // namespace

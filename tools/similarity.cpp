@@ -48,6 +48,8 @@ class SimilarityCommand {
     LineReader reader(input_);
     const terse::Embedder embedder = model_.load_embedder();
     options_.embed.sparse = options_.embed.colbert = embedder.info().multi_vector;
+    terse::check(!weighted_ || embedder.info().multi_vector, terse::ErrorClass::unsupported,
+                 "--weights is set, but a ", embedder.info().architecture, " has one score");
     Output output(output_.path);
     RecordWriter writer(output_.resolved_format(), {{"id", 12, false},
                                                     {"index", 6, true},
@@ -83,6 +85,7 @@ class SimilarityCommand {
     const std::vector<std::string> parts = split_list(text);
     terse::check(parts.size() == weights_.size(), terse::ErrorClass::range, "--weights has ",
                  parts.size(), " numbers, expected 3");
+    weighted_ = true;
     for (std::size_t part = 0; part < parts.size(); ++part) {
       weights_[part] = parse_number<double>(parts[part], "--weights");
     }
@@ -169,6 +172,7 @@ class SimilarityCommand {
   OutputOptions output_;
   SimilarityOptions options_;
   std::array<double, 3> weights_ = {1, 1, 1};
+  bool weighted_ = false;  // whether weights_ were given
 
   std::uint64_t done_ = 0;
   std::uint64_t tokens_ = 0;

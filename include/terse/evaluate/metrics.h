@@ -104,14 +104,19 @@ namespace detail {
 
 // Positions of entries, best first; scores are compared as float32, as trec_eval compares them.
 inline std::vector<std::size_t> rank_entries(std::span<const RunEntry> entries, TieRule rule) {
-  std::vector<std::size_t> order(entries.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    if (rule == TieRule::trec) return trec_before(entries[a], entries[b]);
-    const auto score_a = static_cast<float>(entries[a].score);
-    const auto score_b = static_cast<float>(entries[b].score);
-    return score_a != score_b ? score_a > score_b : a < b;
+  std::vector<std::pair<float, std::size_t>> scored;
+  scored.reserve(entries.size());
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    scored.emplace_back(static_cast<float>(entries[i].score), i);
+  }
+  std::sort(scored.begin(), scored.end(), [&](const auto& a, const auto& b) {
+    if (a.first != b.first) return a.first > b.first;
+    if (rule != TieRule::trec) return a.second < b.second;
+    return entries[a.second].document > entries[b.second].document;
   });
+  std::vector<std::size_t> order;
+  order.reserve(entries.size());
+  for (const auto& [score, entry] : scored) order.push_back(entry);
   return order;
 }
 

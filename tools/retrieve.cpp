@@ -1,4 +1,5 @@
 // terse retrieve: a first-stage run over a corpus, by BM25 or by the vectors of an embedder.
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -53,6 +54,7 @@ class RetrieveCommand {
         ->check(CLI::PositiveNumber);
     add_choice(app, "--method", method_, kMethods,
                "How documents are scored [bm25, with --model dense]");
+    add_m3_weights(app, weights_);
     app.add_option("--k1", bm25_.k1, "BM25: how soon repetitions cease to count [0.9]");
     app.add_option("--b", bm25_.b, "BM25: how much of a document's length counts [0.4]");
     add_choice(app, "--words", bm25_.words, kWordForms,
@@ -110,6 +112,7 @@ class RetrieveCommand {
     const terse::Embedder embedder = model_.load_embedder();
     terse::VectorSearchOptions options;
     options.score = vector_score(method_);
+    options.weights = weights_;
     options.top_k = top_k_;
     options.max_length = embedding_.max_length;
     options.query_instruction = embedding_.query_instruction;
@@ -150,6 +153,7 @@ class RetrieveCommand {
   std::string queries_;
   std::size_t top_k_ = 100;
   Method method_ = Method::bm25;
+  std::array<double, 3> weights_ = {1, 1, 1};
   terse::Bm25Options bm25_;
   terse::EmbedOptions embedding_;
   terse::Instruction passage_instruction_;

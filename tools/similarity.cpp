@@ -34,10 +34,7 @@ class SimilarityCommand {
     model_.add(app);
     app.add_option("pairs", input_, "Pairs to compare, - for standard input [-]");
     add_choice(app, "--input-format", input_format_, kPairFormats, "Form of the input [jsonl]");
-    app.add_option_function<std::string>(
-           "--weights", [this](const std::string& text) { read_weights(text); },
-           "Weights of dense, sparse and colbert in the mixed scores of bge-m3 [1,1,1]")
-        ->type_name("W,W,W");
+    add_m3_weights(app, weights_);
     output_.add(app);
     output_.add_format(app);
     visit_fields(options_, CommandLineFields(app));
@@ -78,15 +75,6 @@ class SimilarityCommand {
     std::vector<std::size_t> passage_of;
     std::deque<terse::EmbedOptions> query_options;  // a deque: texts point into it
   };
-
-  void read_weights(const std::string& text) {
-    const std::vector<std::string> parts = split_list(text);
-    terse::check(parts.size() == weights_.size(), terse::ErrorClass::range, "--weights has ",
-                 parts.size(), " numbers, expected 3");
-    for (std::size_t part = 0; part < parts.size(); ++part) {
-      weights_[part] = parse_number<double>(parts[part], "--weights");
-    }
-  }
 
   Texts collect(const std::vector<Item>& items) const {
     Texts out;

@@ -26,7 +26,7 @@ BINARY = ""
 TIMEOUT_S = 300
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("TERSE_SHARED", ROOT / ".." / "shared"))
-TIMING = {"latency_median_ms", "latency_p95_ms", "probe_before_gflops", "probe_after_gflops", "peak_rss_mb"}
+TIMING = {"latency_median_ms", "latency_p95_ms", "flops_run_per_pair", "probe_before_gflops", "probe_after_gflops", "peak_rss_mb"}
 
 
 def untimed(path):

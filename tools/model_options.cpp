@@ -47,9 +47,11 @@ void ModelOptions::check_device() const {
                "cuda: this program was built without it");
 }
 
-terse::Reranker ModelOptions::load_reranker() const {
+terse::Reranker ModelOptions::load_reranker(terse::OpCounter* op_counter) const {
   check_device();
-  auto reranker = terse::Reranker::load(path, load);
+  terse::LoadOptions options = load;
+  options.op_counter = op_counter;
+  auto reranker = terse::Reranker::load(path, options);
   note_signals();
   return reranker;
 }

@@ -23,7 +23,8 @@ struct ModelOptions {
 
   // Loads the model; signals are noted from then on, not obeyed at once. Throws everything the
   // library's load throws; device if the device asked for is not to be had.
-  terse::Reranker load_reranker() const;
+  // op_counter: told of every forward pass; null: nobody is.
+  terse::Reranker load_reranker(terse::OpCounter* op_counter = nullptr) const;
   terse::Embedder load_embedder() const;
 
   // Whether the model is an embedder; reads its config alone.

@@ -89,7 +89,7 @@ class Sweep {
         settings_(settings),
         model_(model),
         progress_(progress),
-        reranker_(model.load_reranker()),
+        reranker_(model.load_reranker(&op_counter_)),
         shape_(terse::read_model_shape(
             terse::Config::load(std::filesystem::path(model.path) / "config.json"))),
         cells_(terse::plan_cells(settings.grid, reranker_.info())),
@@ -269,16 +269,24 @@ class Sweep {
       if (!alone.exits.empty()) alone.exits = {exit};
       const terse::ScoreOptions options = alone.options(settings_.options, reranker_.info());
       std::vector<double> milliseconds;
+      std::size_t num_pairs = 0;
       timing.probe_before_gflops = probe_gflops();
       for (std::size_t i = 0; i <= count; ++i) {
         std::vector<terse::Pair> pairs;
         candidates_.add_pairs(queries[(i % count) * queries.size() / count], pairs);
+        if (i == 1) op_counter_.reset();
         const auto start = Clock::now();
         reranker_.score_each(pairs, options, {{}, [] { return noted_signal() != 0; }});
         const std::chrono::duration<double, std::milli> spent = Clock::now() - start;
-        if (i > 0) milliseconds.push_back(spent.count());
+        if (i == 0) continue;
+        milliseconds.push_back(spent.count());
+        num_pairs += pairs.size();
       }
       timing.probe_after_gflops = probe_gflops();
+      const terse::OpCounts counts = op_counter_.counts();
+      timing.flops_run_per_pair =
+          static_cast<double>(counts.linear_flops + counts.attention_flops_causal) /
+          static_cast<double>(num_pairs);
       std::sort(milliseconds.begin(), milliseconds.end());
       timing.latency_median_ms = milliseconds[count / 2];
       timing.latency_p95_ms = milliseconds[(count * 95 + 99) / 100 - 1];
@@ -360,6 +368,7 @@ class Sweep {
   const SweepSettings& settings_;
   const ModelOptions& model_;
   Progress& progress_;
+  terse::OpCounter op_counter_;
   terse::Reranker reranker_;
   terse::ModelShape shape_;
   std::vector<terse::SweepCell> cells_;

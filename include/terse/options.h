@@ -14,6 +14,8 @@
 
 namespace terse {
 
+class OpCounter;
+
 // Work that causal models are spared without changing a bit of a score. Each can be switched off,
 // to measure it or to see that it is so.
 struct Savings {
@@ -31,6 +33,7 @@ struct LoadOptions {
   std::int64_t batch_tokens = 0;  // tokens of a packed group, at most; 0: chosen from the caches
   std::filesystem::path adapter = {};  // folder of a LoRA adapter to merge, if any
   Savings savings = {};
+  OpCounter* op_counter = nullptr;  // told of every pass (ops/op_counter.h); null: nobody is
 };
 
 // An instruction put in front of a text. unset: the model's default; none: the text is left as it

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -83,20 +84,29 @@ class RunBuilder {
   }
 
  private:
+  // Names the first line that repeats a document. Equal ids have equal hashes: only those are
+  // compared as text.
   void refuse_duplicates(std::size_t query) const {
-    const auto& entries = run_[query].entries;
-    std::vector<std::size_t> order(entries.size());
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      const int compared = entries[a].document.compare(entries[b].document);
-      return compared != 0 ? compared < 0 : a < b;
-    });
-    for (std::size_t i = 1; i < order.size(); ++i) {
-      check(entries[order[i]].document != entries[order[i - 1]].document, ErrorClass::duplicate,
-            lines_.where(line_numbers_[query][order[i]]), ": document ",
-            quote(entries[order[i]].document), " given again for query ", quote(run_[query].id),
-            ", first on line ", line_numbers_[query][order[i - 1]]);
+    const auto& [id, entries] = run_[query];
+    std::vector<std::pair<std::size_t, std::size_t>> order;  // hash of the id, entry
+    order.reserve(entries.size());
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      order.emplace_back(std::hash<std::string>{}(entries[i].document), i);
     }
+    std::sort(order.begin(), order.end());
+    std::pair<std::size_t, std::size_t> repeated = {entries.size(), 0};  // entry, the one before
+    for (std::size_t i = 1; i < order.size(); ++i) {
+      for (std::size_t j = i; j-- > 0 && order[j].first == order[i].first;) {
+        if (entries[order[j].second].document != entries[order[i].second].document) continue;
+        repeated = std::min(repeated, {order[i].second, order[j].second});
+        break;  // one before is enough, and a thousand copies would be compared pair by pair
+      }
+    }
+    if (repeated.first == entries.size()) return;
+    const auto& lines = line_numbers_[query];
+    fail(ErrorClass::duplicate, lines_.where(lines[repeated.first]), ": document ",
+         quote(entries[repeated.first].document), " given again for query ", quote(id),
+         ", first on line ", lines[repeated.second]);
   }
 
   const TextLines& lines_;

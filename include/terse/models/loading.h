@@ -10,6 +10,7 @@
 #include "terse/models/config.h"
 #include "terse/models/lora.h"
 #include "terse/ops/backends.h"
+#include "terse/ops/op_counter.h"
 #include "terse/options.h"
 #include "terse/parallel.h"
 #include "terse/tokenizer/tokenizer.h"
@@ -68,6 +69,7 @@ inline ModelFolder open_model_folder(const std::filesystem::path& path,
         ": not a folder; expected one with config.json, tokenizer.json and weights");
   ModelFolder folder{path, Config::load(path / "config.json"), nullptr, nullptr};
   folder.backend = &choose_backend(options.isa, options.dtype);
+  if (options.op_counter != nullptr) folder.backend = &options.op_counter->count(*folder.backend);
   folder.threads = thread_count(options.threads);
   folder.savings = options.savings;
   // Reading a large tokenizer.json takes as long as everything else together.

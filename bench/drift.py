@@ -138,9 +138,10 @@ def golden_scores(arguments, folder, cases, dtype, isa):
     for case, row in zip(cases, rows):
         if "error" in row:
             sys.exit(f"{folder.name} {case['id']}: {row['error']}")
-        exits = "scores" in row
-        have = [row["scores"][str(e)] for e in case["exits"]] if exits else [row["score"]]
-        pairs += zip(have, case["scores_f64"] if exits else [case["score_f64"]])
+        have = [row["scores"][str(e)] for e in case["exits"]] if "scores" in row else [row["score"]]
+        want = case["scores_f64"] if "scores_f64" in case else [case["score_f64"]]
+        assert len(have) == len(want)
+        pairs += zip(have, want)
     return pairs
 
 
@@ -181,7 +182,7 @@ def main():
     parser.add_argument("--bin", required=True, help="the command terse")
     parser.add_argument("--shared", default=os.environ.get("TERSE_SHARED") or ROOT.parent / "shared", type=pathlib.Path)
     parser.add_argument("--dtypes", default="bf16", type=lambda text: text.split(","), help="types beside f32 [bf16]")
-    parser.add_argument("--isa", default="auto", type=lambda text: text.split(","), help="instruction sets [auto]")
+    parser.add_argument("--isa", type=lambda text: text.split(","), help="instruction sets [the best of this machine]")
     parser.add_argument("--collection", action="append", default=[], metavar="DIR", help="BEIR folder with runs/bm25.trec")
     parser.add_argument("--model", action="append", default=[], metavar="DIR", help="model folder")
     parser.add_argument("--top-k", default=20, type=int, help="candidates of each query [20]")
@@ -189,6 +190,9 @@ def main():
     parser.add_argument("--only", choices=("real", "goldens"), help="one of the two tables")
     parser.add_argument("--jsonl", metavar="FILE", help="every row with all its figures")
     arguments = parser.parse_args()
+    if not arguments.isa:
+        some_model = next(folder for folder in sorted((arguments.shared / "models").iterdir()) if folder.is_dir())
+        arguments.isa = [json.loads(terse(arguments.bin, "inspect", "--json", some_model))["isa"]]
     log = open(arguments.jsonl, "w", encoding="utf-8") if arguments.jsonl else None
 
     def logged(rows):

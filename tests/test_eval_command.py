@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -346,7 +347,9 @@ class RerankRun(CommandTest):
         self.corpus.write_text("".join(lines[1:]))
         code, out, err = self.run_terse(*self.args())
         self.assertEqual(code, 1)
-        self.assertIn('"d0"', err)
+        place = re.search(re.escape(str(self.run_file)) + r':(\d+): document "d0" of query "(q\d+)"', err)
+        self.assertIsNotNone(place, err)
+        self.assertTrue(self.run_file.read_text().splitlines()[int(place[1]) - 1].startswith(f"{place[2]} Q0 d0 "))
         self.assertNotIn(" d0 ", out)
 
     def test_documents_of_one_text_share_its_score(self):

@@ -45,32 +45,34 @@ class Candidates {
     }
     for (terse::RunQuery& query : run) {
       const auto text = texts.find(query.id);
-      terse::check(text != texts.end(), terse::ErrorClass::missing, "query ",
-                   terse::quote(query.id), " of the run is not in ",
-                   terse::path_text(files.queries));
+      terse::check(text != texts.end(), terse::ErrorClass::missing, terse::path_text(files.run),
+                   ":", query.entries.front().line, ": query ", terse::quote(query.id),
+                   " is not in ", terse::path_text(files.queries));
       std::sort(query.entries.begin(), query.entries.end(), terse::trec_before);
       if (query.entries.size() > settings.top_k) query.entries.resize(settings.top_k);
-      queries_.push_back({query.id, text->second, {}});
+      for (const terse::RunEntry& entry : query.entries) corpus_.want(entry.document);
+    }
+    corpus_.read(files.corpus);
+    for (const terse::RunQuery& query : run) {
+      queries_.push_back({query.id, texts.find(query.id)->second, {}});
       for (const terse::RunEntry& entry : query.entries) {
+        terse::check(corpus_.has(entry.document), terse::ErrorClass::missing,
+                     terse::path_text(files.run), ":", entry.line, ": document ",
+                     terse::quote(entry.document), " is not in ", terse::path_text(files.corpus));
         queries_.back().documents.push_back(entry.document);
-        corpus_.want(entry.document);
       }
       num_pairs_ += query.entries.size();
     }
-    corpus_.read(files.corpus);
   }
 
   // To be moved away when their lengths are known.
   std::vector<terse::SweepQuery>& queries() { return queries_; }
   std::size_t num_pairs() const { return num_pairs_; }
 
-  // Throws Error: missing, io.
+  // Throws Error(io).
   void add_pairs(const terse::SweepQuery& query, std::vector<terse::Pair>& pairs) const {
     for (const std::string& document : query.documents) {
-      auto text = corpus_.text(document);
-      terse::check(text.has_value(), terse::ErrorClass::missing, "document ",
-                   terse::quote(document), " of the run is not in the corpus");
-      pairs.push_back({query.text, std::move(*text)});
+      pairs.push_back({query.text, corpus_.text(document).value()});
     }
   }
 

@@ -24,6 +24,7 @@ namespace terse {
 struct RunEntry {
   std::string document;
   double score = 0;
+  std::uint64_t line = 0;  // of the file it was read from, counted from 1; 0: of none
 };
 
 // A query and its documents, in the order of the file.
@@ -59,7 +60,7 @@ inline bool parse_score(std::string_view text, double* score) {
   return error != std::errc::invalid_argument && end == text.data() + text.size();
 }
 
-// Builds a Run line by line, remembering where each entry came from.
+// Builds a Run line by line.
 class RunBuilder {
  public:
   explicit RunBuilder(const TextLines& lines) : lines_(lines) {}
@@ -69,11 +70,9 @@ class RunBuilder {
       current_ = index_.try_emplace(std::string(query), run_.size()).first->second;
       if (current_ == run_.size()) {
         run_.push_back({std::string(query), {}});
-        line_numbers_.emplace_back();
       }
     }
-    run_[current_].entries.push_back({std::string(document), score});
-    line_numbers_[current_].push_back(lines_.number());
+    run_[current_].entries.push_back({std::string(document), score, lines_.number()});
   }
 
   // Throws Error: duplicate, missing (no line at all).
@@ -103,15 +102,13 @@ class RunBuilder {
       }
     }
     if (repeated.first == entries.size()) return;
-    const auto& lines = line_numbers_[query];
-    fail(ErrorClass::duplicate, lines_.where(lines[repeated.first]), ": document ",
-         quote(entries[repeated.first].document), " given again for query ", quote(id),
-         ", first on line ", lines[repeated.second]);
+    const RunEntry& again = entries[repeated.first];
+    fail(ErrorClass::duplicate, lines_.where(again.line), ": document ", quote(again.document),
+         " given again for query ", quote(id), ", first on line ", entries[repeated.second].line);
   }
 
   const TextLines& lines_;
   Run run_;
-  std::vector<std::vector<std::uint64_t>> line_numbers_;  // of each query's entries
   std::unordered_map<std::string, std::size_t> index_;
   std::size_t current_ = 0;
 };

@@ -322,7 +322,7 @@ struct Attention {
     const AttentionLayout<Element> layout(batch, inputs.shape, inputs.data);
     const Attention attention{batch, selection, inputs.shape};
     const std::int64_t out_step =
-        operand_stride(out.width, sizeof(Element)) * AttentionLayout<Element>::kPerWord;
+        Products::stride(out.width) * AttentionLayout<Element>::kPerWord;
     context.scratch.reserve(
         context.threads,
         static_cast<std::size_t>(Tile::scratch_floats(layout.stride())) * sizeof(float));

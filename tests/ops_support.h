@@ -26,8 +26,14 @@ using Values = std::vector<double>;
 
 inline const Backend& judge() { return terse::reference::backend(DType::f64); }
 
-// Every table that this machine can run, the judge excepted.
+// Every table that this machine can run, the judge excepted; under TERSE_EMULATED those whose
+// instructions are models, which themselves are compiled for AVX2.
 inline std::vector<const Backend*> all_backends() {
+#ifdef TERSE_EMULATED
+  if (!terse::isa_available(terse::Isa::avx2)) return {};
+  return {&terse::avx512::backend(DType::f32), &terse::avx512::widened_backend(),
+          &terse::avx512::pairs::backend()};
+#else
   std::vector<const Backend*> backends = {&terse::reference::backend(DType::f32),
                                           &terse::reference::backend(DType::bf16),
                                           &terse::reference::backend(DType::f16)};
@@ -43,6 +49,7 @@ inline std::vector<const Backend*> all_backends() {
   }
 #endif
   return backends;
+#endif
 }
 
 // Numbers in [-2, 2] times scale. For backends that round operands, multiples of 1/64, which every

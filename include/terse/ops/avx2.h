@@ -6,16 +6,10 @@
 
 #include <immintrin.h>
 
+#include "terse/ops/target.h"
 #include "terse/ops/vector/common.h"
 
-// Everything below is compiled for AVX2 whatever the flags of the including file, and called only
-// where the processor has it. All standard headers come before this point.
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
+TERSE_TARGET_BEGIN("avx2,fma")
 
 namespace terse::avx2 {
 
@@ -278,10 +272,6 @@ inline const Backend& backend(DType compute) {
 
 }  // namespace terse::avx2
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+TERSE_TARGET_END
 
 #endif

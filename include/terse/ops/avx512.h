@@ -7,21 +7,17 @@
 
 #include <immintrin.h>
 
+#include "terse/ops/target.h"
 #include "terse/ops/vector/common.h"
 
-// Everything below is compiled for AVX-512 whatever the flags of the including file, and called
-// only where the processor has it. All standard headers come before this point.
-#if defined(__clang__)
-#pragma clang attribute push( \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
+#if !defined(__clang__)
 #pragma GCC diagnostic push
 // GCC 12 warns about the undefined vectors of its own intrinsics (bug 105593).
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
 #endif
+
+TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
 
 namespace terse::avx512 {
 
@@ -300,16 +296,8 @@ struct Int8Products : FloatProducts {
 
 }  // namespace terse::avx512
 
-#if defined(__clang__)
-// Targets do not add up in clang: of two, the outer one counts. So this one stands for itself.
-#pragma clang attribute pop
-#pragma clang attribute push(                                                          \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,f16c"))), \
-    apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512bf16")
-#endif
+TERSE_TARGET_END
+TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,f16c")
 
 // The same ops on words of two bf16, for processors with AVX-512 BF16. Its instructions round to
 // nearest even and read and write denormal numbers as zeros.
@@ -375,13 +363,8 @@ inline const Backend& int8_backend() {
 
 }  // namespace terse::avx512::pairs
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push( \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#endif
+TERSE_TARGET_END
+TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
 
 namespace terse::avx512 {
 
@@ -421,11 +404,10 @@ inline const Backend& backend(DType compute) {
 
 }  // namespace terse::avx512
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
+TERSE_TARGET_END
+
+#if !defined(__clang__)
 #pragma GCC diagnostic pop
-#pragma GCC pop_options
 #endif
 
 #endif

@@ -225,16 +225,8 @@ struct Int8Words {
 
 }  // namespace terse::avx512
 
-#if defined(__clang__)
-// Targets do not add up in clang: of two, the outer one counts. So this one stands for itself.
-#pragma clang attribute pop
-#pragma clang attribute push(                                                          \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c"))), \
-    apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512vnni")
-#endif
+TERSE_TARGET_END
+TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")
 
 // The inner loop for int8 with VNNI, which multiplies unsigned by signed: operands lie 128 above
 // their values, and 128 times the sum of a column's elements is taken off in the end.
@@ -255,13 +247,8 @@ inline Vector finished(const TileArguments& arguments, int row, int v, Vector su
 
 }  // namespace terse::avx512::vnni
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push( \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#endif
+TERSE_TARGET_END
+TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
 
 namespace terse::avx512 {
 

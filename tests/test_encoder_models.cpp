@@ -77,6 +77,10 @@ TEST_CASE("encoder rerankers give the reference's scores") {
     CHECK(f32.mean <= 2 * stats["f32_vs_f64"]["mean"].get<double>());
     const Gap bf16 = score_gap(folder, with_dtype(terse::DType::bf16));
     CHECK(bf16.mean <= stats["bf16_vs_f64"]["mean"].get<double>());
+    const Gap int8 = score_gap(folder, with_dtype(terse::DType::i8));
+    MESSAGE(name << " int8 " << int8.worst << " " << int8.mean << " bf16 ref "
+                 << stats["bf16_vs_f64"]["max"].get<double>() << " "
+                 << stats["bf16_vs_f64"]["mean"].get<double>());
   }
 }
 

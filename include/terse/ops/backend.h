@@ -250,12 +250,15 @@ inline std::int64_t head_columns(const HeadSpec& spec, std::int64_t width) {
 inline Residual make_residual(Context& context, std::int64_t rows, std::int64_t width) {
   return {context.arena.take(context.backend->residual_bytes(rows, width)), rows, width};
 }
-// An operand with room for `rows` rows of any type; as it is, of the sensitive one.
+// Bytes for an operand of either type.
+inline std::size_t operand_room(const Backend& backend, std::int64_t rows, std::int64_t width) {
+  return std::max(backend.operand_bytes(rows, width, backend.compute),
+                  backend.operand_bytes(rows, width, backend.sensitive));
+}
+// An operand with room for `rows` rows of either type; as it is, of the sensitive one.
 inline Operand make_operand(Context& context, std::int64_t rows, std::int64_t width) {
   const Backend& backend = *context.backend;
-  const std::size_t bytes = std::max(backend.operand_bytes(rows, width, backend.compute),
-                                     backend.operand_bytes(rows, width, backend.sensitive));
-  return {context.arena.take(bytes), rows, width, backend.sensitive};
+  return {context.arena.take(operand_room(backend, rows, width)), rows, width, backend.sensitive};
 }
 // The type in which layer `index` of `count` multiplies. Nothing after the last layer evens out
 // its errors, and pruned to the scored rows it costs little.

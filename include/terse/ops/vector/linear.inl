@@ -143,7 +143,8 @@ inline void take_column_scales(TileArguments& arguments, const PanelWeight& weig
   }
 }
 
-inline constexpr std::int64_t kWidenedSteps = 512;  // of k at a time: 64 KiB of f32
+// Of k at a time: all of it in most layers, since every piece starts the reading of its rows anew.
+inline constexpr std::int64_t kWidenedSteps = 4096;
 inline constexpr std::int64_t kWidenedWords = kWidenedSteps * 2 * kLanes;
 
 // The tile of panels [panel, panel + panels), read where they lie. The next panels come from the
@@ -194,8 +195,8 @@ inline void multiply_panels(const Word* a, std::int64_t a_step, std::int64_t row
   arguments.a = a;
   arguments.a_step = a_step;
   if constexpr (Products::kWeightBytes == 1) {
-    arguments.row_scale = reinterpret_cast<const float*>(a) +
-                          scale_word(weight.width(), Products::kOperandBytes);
+    arguments.row_scale =
+        reinterpret_cast<const float*>(a) + scale_word(weight.width(), Products::kOperandBytes);
   }
   arguments.b_step = kPanelColumns;
   arguments.c_step = c_step;
@@ -245,8 +246,8 @@ inline const Word* operand_rows(const Operand& in, const ProductRange& range, st
   const Word* data = static_cast<const Word*>(in.data);
   if (std::is_same_v<Products, Source> && range.selection == nullptr) return data + row * in_step;
   for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t index =
-        range.selection == nullptr ? row + i
+    const std::int64_t index = range.selection == nullptr
+                                   ? row + i
                                    : range.selection->rows[static_cast<std::size_t>(row + i)];
     const Word* from = data + index * in_step;
     Word* to = copies + i * step;
@@ -262,8 +263,10 @@ inline const Word* operand_rows(const Operand& in, const ProductRange& range, st
 
 inline constexpr std::int64_t kBlockRows = 192;          // of operand, at most; measured
 inline constexpr std::int64_t kBlockFloats = 128 << 10;  // of the product, about: 512 KiB
-// Of what is kept of its rows: fewer rows would widen panels too often.
-inline constexpr std::int64_t kKeptFloats = 512 << 10;
+// Of what `finish` keeps of its rows, about: with the operand in the second-level cache where
+// panels are read in place; where they are widened, every block of rows does that again.
+template <class Products>
+inline constexpr std::int64_t kKeptFloats = Products::kWidened ? 512 << 10 : 192 << 10;
 
 // finish(block) for all rows and panels of the range, rows shared among the workers. Source: how
 // the operand is stored, Products themselves or what they quantise.
@@ -272,13 +275,13 @@ inline void each_product_block(Context& context, const Operand& in, const PanelW
                                const ProductRange& range, const Finish& finish) {
   const std::int64_t in_step = Products::stride(in.width);
   const std::int64_t step = range.group_panels * kPanelColumns;
-  const std::int64_t kept_rows = kKeptFloats / std::max<std::int64_t>(range.kept_floats, 1);
-  const std::int64_t block_rows = std::clamp<std::int64_t>(std::min(kBlockFloats / step, kept_rows),
-                                                           kTileRows, kBlockRows);
+  const std::int64_t kept_rows =
+      kKeptFloats<Products> / std::max<std::int64_t>(range.kept_floats, 1);
+  const std::int64_t block_rows =
+      std::clamp<std::int64_t>(std::min(kBlockFloats / step, kept_rows), kTileRows, kBlockRows);
   const bool copies_rows = range.selection != nullptr || !std::is_same_v<Products, Source>;
   const std::int64_t copied_words = copies_rows ? block_rows * in_step : 0;
-  const std::int64_t words =
-      block_rows * (step + range.kept_floats) + kWidenedWords + copied_words;
+  const std::int64_t words = block_rows * (step + range.kept_floats) + kWidenedWords + copied_words;
   context.scratch.reserve(context.threads, static_cast<std::size_t>(words) * sizeof(Word));
   const auto run = [&](std::int64_t begin, std::int64_t end, int worker) {
     const ComputeScope scope;

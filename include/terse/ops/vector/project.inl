@@ -29,7 +29,11 @@ struct Projection {
     const auto* rotary = spec.rotary == nullptr
                              ? nullptr
                              : static_cast<const RotaryRows*>(spec.rotary->handle.get());
-    const Projection projection{batch, qkv, weight, rotary, static_cast<float>(spec.query_scale),
+    const Projection projection{batch,
+                                qkv,
+                                weight,
+                                rotary,
+                                static_cast<float>(spec.query_scale),
                                 Layout(batch, out.shape, out.data)};
     const std::int64_t query_panels = out.shape.heads * out.shape.head_dim / kPanelColumns;
     const std::int64_t group = group_panels(out.shape, weight);

@@ -235,9 +235,9 @@ struct Ops {
     backend.name = name;
     backend.isa = isa;
     backend.compute = compute;
-    backend.sensitive = compute != DType::i8                   ? compute
+    backend.sensitive = compute != DType::i8             ? compute
                         : std::is_same_v<Element, float> ? DType::f32
-                                                               : DType::bf16;
+                                                         : DType::bf16;
     backend.prepare_linear = prepare_linear;
     backend.prepare_vector = prepare_vector;
     backend.prepare_table = prepare_table;
@@ -284,9 +284,8 @@ struct Ops {
     if constexpr (kHasInt8) {
       if (out.dtype == DType::i8) {
         if (norm != nullptr) {
-          normed_groups(norm, x, out.width, [&](std::int64_t i, std::int64_t n, Vector y) {
-            store(normed + i, y, n);
-          });
+          normed_groups(norm, x, out.width,
+                        [&](std::int64_t i, std::int64_t n, Vector y) { store(normed + i, y, n); });
           x = normed;
         }
         return quantize_row<Int8>(x, out.width, int8_row<Int8>(out, row));
@@ -301,8 +300,8 @@ struct Ops {
     return out.dtype == DType::i8 ? out.width + kLanes : 0;
   }
 
-  // Columns [first, first + columns) of row i of a block, kLanes of them at a time: values(k), where
-  // lanes past the last column are zeros.
+  // Columns [first, first + columns) of row i of a block, kLanes of them at a time: values(k),
+  // where lanes past the last column are zeros.
   template <class Values>
   static void write_columns(const Operand& out, const ProductBlock& block, std::int64_t i,
                             std::int64_t first, std::int64_t columns, const Values& values) {

@@ -191,8 +191,10 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
 // Operands, weights and the products of attention in bf16.
 struct PairProducts {
   using Element = bf16;
+  using Scope = ComputeScope;
   static constexpr std::size_t kWeightBytes = 2;
   static constexpr bool kWidened = false;
+  static constexpr bool kAmx = false;
   static const auto& tiles() { return kTiles; }
 };
 

@@ -2,8 +2,10 @@
 
 struct FloatProducts {
   using Element = float;
+  using Scope = ComputeScope;
   static constexpr std::size_t kWeightBytes = 4;
   static constexpr bool kWidened = false;
+  static constexpr bool kAmx = false;
   static const auto& tiles() { return kTiles; }
 };
 
@@ -11,7 +13,9 @@ struct FloatProducts {
 // operands stay f32, so that nothing is rounded but the weights.
 struct WidenedProducts {
   using Element = float;
+  using Scope = ComputeScope;
   static constexpr std::size_t kWeightBytes = 2;
   static constexpr bool kWidened = true;
+  static constexpr bool kAmx = false;
   static const auto& tiles() { return kTiles; }
 };

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "terse/cpu.h"
+#include "terse/ops/amx.h"
 #include "terse/ops/avx2.h"
 #include "terse/ops/avx512.h"
 #include "terse/ops/backend.h"
@@ -32,7 +33,7 @@ inline std::vector<const Backend*> all_backends() {
 #ifdef TERSE_EMULATED
   if (!terse::isa_available(terse::Isa::avx2)) return {};
   return {&terse::avx512::backend(DType::f32), &terse::avx512::widened_backend(),
-          &terse::avx512::pairs::backend()};
+          &terse::avx512::pairs::backend(), &terse::amx::backend()};
 #else
   std::vector<const Backend*> backends = {&terse::reference::backend(DType::f32),
                                           &terse::reference::backend(DType::bf16),
@@ -47,6 +48,7 @@ inline std::vector<const Backend*> all_backends() {
   if (terse::isa_available(terse::Isa::avx512)) {
     backends.push_back(&terse::avx512::widened_backend());
   }
+  if (terse::isa_available(terse::Isa::amx)) backends.push_back(&terse::amx::backend());
 #endif
   return backends;
 #endif

@@ -11,6 +11,7 @@
 #error "only for files compiled with TERSE_EMULATED"
 #endif
 
+#include "amx_model.h"
 #include "avx512_model.h"
 #include "int8_model.h"
 
@@ -22,6 +23,11 @@
 #undef _mm512_shuffle_ps
 #undef _mm512_slli_epi32
 #undef _mm512_srli_epi32
+#undef _tile_dpbf16ps
+#undef _tile_dpbssd
+#undef _tile_loadd
+#undef _tile_stored
+#undef _tile_zero
 
 #define _mm256_mask_storeu_epi16 emulated::mask_storeu_epi16_256
 #define _mm256_maskz_loadu_epi16 emulated::maskz_loadu_epi16_256
@@ -74,3 +80,11 @@
 #define _mm512_unpackhi_ps emulated::unpackhi_ps
 #define _mm512_unpacklo_ps emulated::unpacklo_ps
 #define _mm_mask_storeu_epi8 emulated::mask_storeu_epi8_128
+
+#define _tile_dpbf16ps emulated::tiles().dpbf16ps
+#define _tile_dpbssd emulated::tiles().dpbssd
+#define _tile_loadconfig emulated::tiles().configure
+#define _tile_loadd emulated::tiles().load
+#define _tile_release emulated::tiles().release
+#define _tile_stored emulated::tiles().store
+#define _tile_zero emulated::tiles().zero

@@ -206,9 +206,11 @@ inline Vector finished(const TileArguments& arguments, int row, int v, Vector su
 }  // namespace words
 
 struct Int8Words {
+  using Scope = ComputeScope;
   static constexpr std::size_t kOperandBytes = 2;
   static constexpr std::size_t kWeightBytes = 1;
   static constexpr bool kWidened = true;
+  static constexpr bool kAmx = false;
   static std::int64_t stride(std::int64_t width) { return quantized_stride(width, kOperandBytes); }
   static const auto& tiles() { return words::kTiles; }
 

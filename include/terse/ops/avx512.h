@@ -194,9 +194,11 @@ inline Vector finished(const TileArguments& arguments, int row, int v, Vector su
 }  // namespace words
 
 struct Int8Words {
+  using Scope = ComputeScope;
   static constexpr std::size_t kOperandBytes = 2;
   static constexpr std::size_t kWeightBytes = 1;
   static constexpr bool kWidened = true;
+  static constexpr bool kAmx = false;
   static std::int64_t stride(std::int64_t width) { return quantized_stride(width, kOperandBytes); }
   static const auto& tiles() { return words::kTiles; }
 
@@ -253,9 +255,11 @@ TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
 namespace terse::avx512 {
 
 struct Int8Vnni {
+  using Scope = ComputeScope;
   static constexpr std::size_t kOperandBytes = 1;
   static constexpr std::size_t kWeightBytes = 1;
   static constexpr bool kWidened = false;
+  static constexpr bool kAmx = false;
   static std::int64_t stride(std::int64_t width) { return quantized_stride(width, kOperandBytes); }
   static const auto& tiles() { return vnni::kTiles; }
 
@@ -325,9 +329,11 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
 struct PairProducts {
   using Element = bf16;
   using Int8 = void;
+  using Scope = ComputeScope;
   static constexpr std::size_t kOperandBytes = 2;
   static constexpr std::size_t kWeightBytes = 2;
   static constexpr bool kWidened = false;
+  static constexpr bool kAmx = false;
   static std::int64_t stride(std::int64_t width) { return operand_stride(width, kOperandBytes); }
   static const auto& tiles() { return kTiles; }
 };

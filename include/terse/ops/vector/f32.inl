@@ -3,9 +3,11 @@
 struct FloatProducts {
   using Element = float;
   using Int8 = void;
+  using Scope = ComputeScope;
   static constexpr std::size_t kOperandBytes = 4;
   static constexpr std::size_t kWeightBytes = 4;
   static constexpr bool kWidened = false;
+  static constexpr bool kAmx = false;
   static std::int64_t stride(std::int64_t width) { return operand_stride(width, kOperandBytes); }
   static const auto& tiles() { return kTiles; }
 };

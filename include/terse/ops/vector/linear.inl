@@ -12,6 +12,8 @@ inline constexpr std::int64_t kUnitPanels = 2 * kLanes / kPanelColumns;  // of o
 //   kWeightBytes   of a weight element in its panel
 //   kWidened       widen(from, steps, to) brings panels to the operands' type, piece by piece
 //   stride(width)  words from one operand row to the next
+//   Scope          what a worker holds while it multiplies: a ComputeScope at least
+//   kAmx           Scope multiplies, see ops/amx.h; else
 //   tiles()        inner loops on words of operands
 // Int8 itself has no Element and says in addition what int8.inl needs.
 
@@ -284,7 +286,7 @@ inline void each_product_block(Context& context, const Operand& in, const PanelW
   const std::int64_t words = block_rows * (step + range.kept_floats) + kWidenedWords + copied_words;
   context.scratch.reserve(context.threads, static_cast<std::size_t>(words) * sizeof(Word));
   const auto run = [&](std::int64_t begin, std::int64_t end, int worker) {
-    const ComputeScope scope;
+    [[maybe_unused]] typename Products::Scope scope;
     weight.prepare(
         [&](std::int64_t panel) { convert_panel<Products::kWeightBytes>(weight, panel); });
     float* y = context.scratch.of<float>(worker);
@@ -299,7 +301,11 @@ inline void each_product_block(Context& context, const Operand& in, const PanelW
       for (std::int64_t first = range.first_panel; first < range.last_panel;
            first += range.group_panels) {
         const std::int64_t last = std::min(range.last_panel, first + range.group_panels);
-        multiply_panels<Products>(a, in_step, rows, weight, first, last, y, step, widened);
+        if constexpr (Products::kAmx) {
+          scope.multiply_panels(a, in_step, rows, weight, first, last, y, step);
+        } else {
+          multiply_panels<Products>(a, in_step, rows, weight, first, last, y, step, widened);
+        }
         finish(ProductBlock{row, rows, first, last, y, step, kept});
       }
     }

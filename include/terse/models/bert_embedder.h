@@ -20,8 +20,8 @@ class BertEmbedder : public EmbedModel {
  public:
   BertEmbedder(const ModelFolder& folder, const BertConfig& config)
       : tokenizer_(folder.tokenizer),
-        settings_(read_sentence_transformers(folder.path, Pooling::cls)),
-        bert_(config, encoder_scope(config, folder.checkpoint->root()), *folder.backend),
+        settings_(read_sentence_transformers(folder.files, Pooling::cls)),
+        bert_(config, encoder_scope(config, folder.checkpoint->root()), folder.loader()),
         info_(bert_info(folder, config)) {
     folder.check_vocabulary(config.vocab_size);
     info_.role = ModelRole::embedder;
@@ -76,6 +76,7 @@ class BertEmbedder : public EmbedModel {
   // The files beside the weights that make a folder bge-m3; `.pt` is what is published.
   void load_m3_heads(const ModelFolder& folder, const BertConfig& config) {
     for (const std::string name : {"sparse_linear", "colbert_linear"}) {
+      if (folder.files.packed() != nullptr) break;  // they are among its tensors
       if (std::filesystem::exists(folder.path / (name + ".safetensors"))) {
         folder.checkpoint->add_file((folder.path / (name + ".safetensors")).string(), "");
       } else if (std::filesystem::exists(folder.path / (name + ".pt"))) {

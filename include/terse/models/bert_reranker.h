@@ -18,7 +18,7 @@ class BertReranker : public RerankModel {
   // Throws Error: config.h, weights.h; unsupported (more than one label).
   BertReranker(const ModelFolder& folder, const BertConfig& config)
       : tokenizer_(folder.tokenizer),
-        bert_(config, encoder_scope(config, folder.checkpoint->root()), *folder.backend),
+        bert_(config, encoder_scope(config, folder.checkpoint->root()), folder.loader()),
         layout_(*tokenizer_, config.max_tokens()),
         info_(describe(folder, config)) {
     folder.check_vocabulary(config.vocab_size);

@@ -27,9 +27,12 @@ struct Ops {
       return {kind, DType::f32, width, parts[0].weight.shape[0], head};
     }
     auto weight = std::make_shared<PanelWeight>(kind, parts, Products::kWeightBytes);
-    const std::int64_t out_features =
-        kind == LinearKind::gated ? weight->columns() / 2 : weight->columns();
-    return {kind, dtype, width, out_features, weight};
+    return {kind, dtype, width, weight->out_features(), weight};
+  }
+
+  static Linear adopt_linear(const PackedLinear& packed) {
+    auto weight = std::make_shared<PanelWeight>(packed);
+    return {packed.kind, packed.dtype, packed.in_features, weight->out_features(), weight};
   }
 
   static Handle prepare_vector(const TensorView& vector) {
@@ -226,6 +229,7 @@ struct Ops {
     backend.isa = isa;
     backend.compute = backend.sensitive = compute;
     backend.prepare_linear = prepare_linear;
+    backend.adopt_linear = adopt_linear;
     backend.prepare_vector = prepare_vector;
     backend.prepare_table = prepare_table;
     backend.prepare_rotary = prepare_rotary;

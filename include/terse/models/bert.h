@@ -112,10 +112,11 @@ class Bert {
 
   const BertConfig& config() const { return config_; }
 
-  // Packs rows with the positions of this model. Throws Error(limit) if a row is too long, range if
-  // an id or type has no embedding.
-  Batch pack(std::span<const Input* const> inputs) const {
-    Batch batch = terse::pack(inputs);
+  // Packs rows with the positions of this model into the context's batch. Throws Error(limit) if a
+  // row is too long, range if an id or type has no embedding.
+  const Batch& pack(Context& context, std::span<const Input* const> inputs) const {
+    Batch& batch = context.batch;
+    terse::pack(inputs, &batch);
     for (std::int64_t s = 0; s < batch.size(); ++s) {
       check(batch.length(s) <= config_.max_tokens(), ErrorClass::limit, "a row of ",
             batch.length(s), " tokens, the model has positions for ", config_.max_tokens());
@@ -145,13 +146,14 @@ class Bert {
 
     const EmbedSpec embeddings{&word_embeddings_, &position_embeddings_, &token_type_embeddings_, 1,
                                &embeddings_norm_};
+    context.rows += static_cast<std::uint64_t>(batch.total_tokens());
     backend_->embed(context, batch, embeddings, buffers.residual, nullptr, &buffers.operand);
     if (tracer != nullptr) tracer->residual(context, "embeddings", buffers.residual);
 
     for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
       const bool last = layer + 1 == layers_.size();
       run_layer(context, batch, layers_[layer], buffers, last ? selection : nullptr, tracer,
-                "encoder.layer." + std::to_string(layer));
+                tracer == nullptr ? "" : "encoder.layer." + std::to_string(layer));
     }
     return {buffers.residual, buffers.selected};
   }
@@ -209,8 +211,8 @@ class Bert {
     if (selection != nullptr) {
       b.attended.rows = b.operand.rows = b.intermediate.rows =
           static_cast<std::int64_t>(selection->rows.size());
-      const std::vector<RowSpan> spans = spans_of(*selection);
-      backend_->mean_rows(context, b.residual, spans, b.selected);
+      fill_spans(*selection, &context.spans);
+      backend_->mean_rows(context, b.residual, context.spans, b.selected);
       b.residual = b.selected;
     }
     backend_->attention(context, batch, b.qkv, AttentionRule{}, selection, b.attended);

@@ -51,12 +51,17 @@ class BertEmbedder : public EmbedModel {
 
   void forward(Context& context, std::span<const Input* const> inputs, const EmbedOptions& options,
                std::span<Vectors> out, Tracer* tracer) const override {
-    const Batch batch = bert_.pack(inputs);
+    const Batch& batch = bert_.pack(context, inputs);
     const Pooling pooling =
         options.pooling == Pooling::automatic ? settings_.pooling : options.pooling;
     const bool all_rows =
         options.sparse || options.colbert || pooling == Pooling::mean || tracer != nullptr;
-    const RowSelection pooled = pooling == Pooling::last ? select_last(batch) : select_first(batch);
+    RowSelection& pooled = context.selection;
+    if (pooling == Pooling::last) {
+      pooled = select_last(batch);
+    } else {
+      select_first(batch, &pooled);
+    }
     const Bert::Output x = bert_.forward(context, batch, all_rows ? nullptr : &pooled, tracer);
     if (options.dense) {
       Residual one_row_each = x.rows;

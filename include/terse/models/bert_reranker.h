@@ -50,8 +50,9 @@ class BertReranker : public RerankModel {
 
   void forward(Context& context, std::span<const Input* const> inputs, const RunOptions&,
                std::span<double> scores, Tracer* tracer) const override {
-    const Batch batch = bert_.pack(inputs);
-    const RowSelection first = select_first(batch);
+    const Batch& batch = bert_.pack(context, inputs);
+    const RowSelection& first = context.selection;
+    select_first(batch, &context.selection);
     // A trace shows every row, so that only then the scored ones are picked at the end.
     Bert::Output x = bert_.forward(context, batch, tracer == nullptr ? &first : nullptr, tracer);
     Residual scored = x.rows;  // (batch, hidden_size)

@@ -141,6 +141,7 @@ class DecoderPass {
   // x = scale * embed_tokens[id], operand = norm(x).
   void embed(const Table& embed_tokens, double scale, const Norm& norm) {
     const EmbedSpec spec{.word = &embed_tokens, .scale = scale};
+    context_->rows += static_cast<std::uint64_t>(batch_.total_tokens());
     backend_->embed(*context_, batch_, spec, x_, &norm, &operand_);
     trace("embed_tokens", x_);
   }

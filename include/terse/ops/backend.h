@@ -191,6 +191,11 @@ struct Context {
   int threads = 1;  // workers that share each op
   Arena arena;      // activations
   Scratch scratch;  // per-worker temporaries of ops
+  // Of the model, which keeps their memory from pass to pass here.
+  Batch batch;
+  RowSelection selection;
+  std::vector<RowSpan> spans;
+  std::uint64_t rows = 0;  // of batches embedded so far
 };
 
 // One slot per op. Rows are counted by the handles; a backend checks nothing that the layers have

@@ -20,6 +20,8 @@ void add_sweep_command(CLI::App& app, Action& action);
 void add_convert_command(CLI::App& app, Action& action);
 void add_flops_command(CLI::App& app, Action& action);
 void add_synth_command(CLI::App& app, Action& action);
+void add_pack_command(CLI::App& app, Action& action);
+void add_bench_command(CLI::App& app, Action& action);
 void add_verify_command(CLI::App& app, Action& action);
 void add_version_command(CLI::App& app, Action& action);
 

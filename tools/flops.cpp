@@ -52,8 +52,9 @@ class FlopsCommand {
 
   int run() {
     const std::filesystem::path path = model_.path;
-    const bool folder = std::filesystem::is_directory(path);
-    const auto config = terse::Config::load(folder ? path / "config.json" : path);
+    const auto config = path.extension() == ".json"
+                            ? terse::Config::load(path)
+                            : terse::ModelFiles::open(path).config("config.json");
     const terse::ModelShape shape = terse::read_model_shape(config);
     const terse::PassRequest request = plan(shape);
     Record record = describe(shape, request);
@@ -125,6 +126,9 @@ class FlopsCommand {
   // The type that most stored parameters have, where there are weights.
   terse::DType stored_type(const terse::Config& config, const std::filesystem::path& path) const {
     if (stored_) return *stored_;
+    if (std::filesystem::is_regular_file(path) && path.extension() != ".json") {
+      return terse::PackedFile::open(path.string())->dtype();
+    }
     const bool weights = std::filesystem::exists(path / "model.safetensors") ||
                          std::filesystem::exists(path / "model.safetensors.index.json");
     if (weights) {

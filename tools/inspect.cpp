@@ -62,7 +62,8 @@ Record describe(const std::string& path, const terse::Inspection& inspection) {
   }
   if (inspection.model) add_model(*inspection.model, record);
   if (!inspection.tensors.empty()) add_tensors(inspection, record);
-  if (inspection.kind == terse::ArtifactKind::folder) {
+  if (inspection.kind == terse::ArtifactKind::folder ||
+      inspection.kind == terse::ArtifactKind::packed) {
     record.add("unread", json_strings(inspection.unread));
   }
   if (!inspection.head_cosines.empty()) {
@@ -104,9 +105,11 @@ std::string human_text(const Record& record) {
 class InspectCommand {
  public:
   void add_options(CLI::App& app) {
-    app.add_option("paths", paths_, "Model folder, .safetensors, index, config or tokenizer")
+    app.add_option("paths", paths_,
+                   "Model folder, packed model, .safetensors, index, config or tokenizer")
         ->required();
-    app.add_flag("--check-weights", options_.check_weights, "Look for NaN and infinity in weights");
+    app.add_flag("--check-weights", options_.check_weights,
+                 "Look for NaN and infinity in weights, and compare a packed model's digests");
     app.add_flag("--json", json_, "Print one JSON object a path");
   }
 

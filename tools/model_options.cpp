@@ -37,7 +37,8 @@ const char* products_name(terse::DType dtype) {
 }
 
 void ModelOptions::add(CLI::App& app) {
-  app.add_option("-m,--model", path, "Model folder as published")->required();
+  app.add_option("-m,--model", path, "Model folder as published, or a file made by terse pack")
+      ->required();
   app.add_option("--threads", load.threads, "Threads [0: all cores this process may use]")
       ->check(CLI::Range(0, 1024));
   add_choice(app, "--device", device, kDevices, "Where to compute [auto]");

@@ -30,8 +30,7 @@ struct ModelOptions {
 
   // Whether the model is an embedder; reads its config alone.
   bool is_embedder() const;
-
- private:
+  // Throws Error(device) if the device asked for is not to be had.
   void check_device() const;
 };
 

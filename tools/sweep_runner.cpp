@@ -92,8 +92,7 @@ class Sweep {
         model_(model),
         progress_(progress),
         reranker_(model.load_reranker(&op_counter_)),
-        shape_(terse::read_model_shape(
-            terse::Config::load(std::filesystem::path(model.path) / "config.json"))),
+        shape_(terse::read_model_shape(terse::ModelFiles::open(model.path).config("config.json"))),
         cells_(terse::plan_cells(settings.grid, reranker_.info())),
         qrels_(read_qrels_file(files.qrels)),
         candidates_(files, settings) {

@@ -28,6 +28,8 @@ void add_all_commands(CLI::App& app, Action& action) {
   add_convert_command(app, action);
   add_flops_command(app, action);
   add_synth_command(app, action);
+  add_pack_command(app, action);
+  add_bench_command(app, action);
   add_verify_command(app, action);
   add_version_command(app, action);
 }

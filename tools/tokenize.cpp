@@ -42,9 +42,8 @@ class TokenizeCommand {
 
   int run() {
     LineReader reader(input_);
-    const std::filesystem::path path = model_;
-    const auto tokenizer = terse::Tokenizer::load(
-        std::filesystem::is_directory(path) ? terse::ModelFolder::tokenizer_file(path) : path);
+    const auto loaded = terse::load_tokenizer(model_);
+    const terse::Tokenizer& tokenizer = *loaded;
     note_signals();
     Output output(output_.path);
     RecordWriter writer(
@@ -118,8 +117,9 @@ class TokenizeCommand {
   }
 
   terse::Encoding encode_pair(terse::JsonValue root) {
-    terse::check(std::filesystem::is_directory(model_), terse::ErrorClass::unsupported,
-                 root.source(), ": query and passage need a model folder, not a tokenizer alone");
+    terse::check(std::filesystem::is_directory(model_) || terse::PackedFile::recognizes(model_),
+                 terse::ErrorClass::unsupported, root.source(),
+                 ": query and passage need a model, not a tokenizer alone");
     terse::check(!no_special_ && !special_as_text_, terse::ErrorClass::unsupported, root.source(),
                  ": --no-special and --special-as-text do not go with query and passage, whose "
                  "tokens are the model's own");

@@ -28,7 +28,7 @@ class VerifyCommand {
 
   int run() {
     const std::filesystem::path folder = model_.path;
-    const auto config = terse::Config::load(folder / "config.json");
+    const auto config = terse::ModelFiles::open(folder).config("config.json");
     const terse::PublishedModel* published = terse::recognize(terse::read_model_shape(config));
     if (published != nullptr) {
       print_message("verify", "recognised as " + std::string(published->name) + " by its shape; " +

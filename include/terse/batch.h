@@ -27,6 +27,13 @@ struct Batch {
   // attention ends a block of keys there, so that sharing never changes a bit. Or empty: 0.
   std::vector<std::int32_t> shareable;
 
+  // No sequences; what memory it has is kept.
+  void clear() {
+    for (auto* list : {&token_ids, &positions, &type_ids, &cu_seqlens, &prefix, &shareable}) {
+      list->clear();
+    }
+    cu_seqlens.push_back(0);
+  }
   std::int64_t total_tokens() const { return static_cast<std::int64_t>(positions.size()); }
   std::int64_t size() const { return static_cast<std::int64_t>(cu_seqlens.size()) - 1; }
   std::int32_t length(std::int64_t sequence) const {

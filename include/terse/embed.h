@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -111,7 +112,8 @@ inline M3Scores m3_scores(const EmbedResult& query, const EmbedResult& passage,
 // vector has the same bits whatever it is batched with.
 class Embedder {
  public:
-  // Opens a folder as published. Throws Error naming the file and what is wrong with it.
+  // Opens a folder as published or a file made by pack_model() of pack.h. Throws Error naming the
+  // file and what is wrong with it.
   static Embedder load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
     const ModelFolder opened = ModelFolder::open(folder, options);
     return Embedder(load_embedder(opened), opened, options);
@@ -121,6 +123,7 @@ class Embedder {
   // unsupported (outputs the model does not have), cancelled, memory, device.
   std::vector<EmbedResult> embed(std::span<const Text> texts, const EmbedOptions& options = {},
                                  const CallOptions& call = {}) const {
+    const auto begin = std::chrono::steady_clock::now();
     model_->check_options(options);
     std::vector<EmbedResult> results(texts.size());
     std::vector<Input> inputs(texts.size());
@@ -132,6 +135,7 @@ class Embedder {
       rows.push_back(i);
       schedule.push_back({static_cast<std::int64_t>(inputs[i].token_ids.size()), 0});
     }
+    count_tokens(call, schedule, begin);
     const auto groups = plan_groups(schedule, group_budget(batch_tokens_, schedule, threads_));
     run_groups(groups, threads_, *contexts_, call, rows.size(),
                [&](Context& context, std::span<const std::size_t> group) {

@@ -215,7 +215,7 @@ class MappedFile {
       file_.read(buffer_.data(), path_);
       return;
     }
-    void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file_.descriptor.get(), 0);
+    void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file_.descriptor.get(), 0);
     if (mapping == MAP_FAILED) detail::fail_io(path_, "map", errno);
     mapping_ = mapping;
   }

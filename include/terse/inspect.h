@@ -28,17 +28,18 @@
 
 namespace terse {
 
-enum class ArtifactKind : std::uint8_t { folder, config, tensors, shard_index, tokenizer };
+enum class ArtifactKind : std::uint8_t { folder, config, tensors, shard_index, tokenizer, packed };
 
 inline const char* artifact_kind_name(ArtifactKind kind) {
-  static constexpr const char* kNames[] = {"model folder", "config", "tensors", "shard index",
-                                           "tokenizer"};
+  static constexpr const char* kNames[] = {"model folder", "config",    "tensors",
+                                           "shard index",  "tokenizer", "packed model"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
 struct InspectOptions {
   LoadOptions load = {};
-  bool check_weights = false;  // look at every value: NaN and infinity are refused
+  bool check_weights = false;  // look at every value: NaN and infinity are refused; of a packed
+                               // model compare all digests too
 };
 
 struct Inspection {
@@ -97,6 +98,9 @@ inline ArtifactKind artifact_kind(const std::filesystem::path& path) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) return ArtifactKind::folder;
   const std::string name = path.filename().string();
+  if (std::filesystem::is_regular_file(path, ignored) && PackedFile::recognizes(path.string())) {
+    return ArtifactKind::packed;
+  }
   if (name.ends_with(".safetensors")) return ArtifactKind::tensors;
   if (name.ends_with(".safetensors.index.json")) return ArtifactKind::shard_index;
   if (name.ends_with(".model") || name == "tokenizer.json") return ArtifactKind::tokenizer;
@@ -146,6 +150,9 @@ inline void inspect_folder(const std::filesystem::path& path, const InspectOptio
   LoadOptions load = options.load;
   load.savings.lazy_layers = false;  // every layer's tensors are checked, and counted as read
   const ModelFolder folder = ModelFolder::open(path, load);
+  if (folder.files.packed() != nullptr && options.check_weights) {
+    folder.files.packed()->check_digests(folder.threads);
+  }
   inspect_config(folder.config, inspection);
   inspection->model = inspection->role == ModelRole::reranker ? load_reranker(folder)->info()
                                                               : load_embedder(folder)->info();
@@ -157,14 +164,16 @@ inline void inspect_folder(const std::filesystem::path& path, const InspectOptio
 
 }  // namespace detail
 
-// Opens a model folder, a .safetensors file, a shard index, a config.json, a tokenizer.json or a
-// SentencePiece model (told apart by name, else by content) and says what it is. Throws Error: what
-// loading it throws; nonfinite if check_weights finds a value that is not finite.
+// Opens a model folder, a packed model, a .safetensors file, a shard index, a config.json, a
+// tokenizer.json or a SentencePiece model (told apart by name, else by content) and says what it
+// is. Throws Error: what loading it throws; nonfinite if check_weights finds a value that is not
+// finite, io if it finds a packed tensor that is not as it was written.
 inline Inspection inspect(const std::filesystem::path& path, const InspectOptions& options = {}) {
   Inspection inspection;
   inspection.kind = detail::artifact_kind(path);
   switch (inspection.kind) {
     case ArtifactKind::folder:
+    case ArtifactKind::packed:
       detail::inspect_folder(path, options, &inspection);
       break;
     case ArtifactKind::config:

@@ -92,12 +92,22 @@ struct EmbedOptions {
   bool colbert = false;  // bge-m3
 };
 
+// What a call did. Added to, so that one object may count several calls.
+struct CallCounters {
+  std::uint64_t tokens = 0;  // of rows
+  std::uint64_t rows = 0;    // of the packed batches that were embedded for them; fewer where
+                             // passages share the opening of their query
+  double tokenize_seconds = 0;
+  double forward_seconds = 0;
+};
+
 // What a caller may watch and stop. Called from the thread that made the call.
 struct CallOptions {
   // After each group of texts: texts done, texts in all.
   std::function<void(std::size_t, std::size_t)> progress = {};
   // Asked between groups; true ends the call with Error(cancelled).
   std::function<bool()> cancel = {};
+  CallCounters* counters = nullptr;
 };
 
 }  // namespace terse

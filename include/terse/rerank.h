@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -86,8 +87,8 @@ struct CascadeResult {
 // number of threads.
 class Reranker {
  public:
-  // Opens a folder as published: config.json, tokenizer.json, *.safetensors. Throws Error naming
-  // the file and what is wrong with it.
+  // Opens a folder as published (config.json, tokenizer.json, *.safetensors) or a file made by
+  // pack_model() of pack.h. Throws Error naming the file and what is wrong with it.
   static Reranker load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
     const ModelFolder opened = ModelFolder::open(folder, options);
     return Reranker(load_reranker(opened), opened, options);
@@ -108,9 +109,11 @@ class Reranker {
   // cancelled, memory, device.
   std::vector<ScoreResult> score_each(std::span<const Pair> pairs, const ScoreOptions& options = {},
                                       const CallOptions& call = {}) const {
+    const auto begin = std::chrono::steady_clock::now();
     Call work(pairs, options);
     tokenize(work);
     assemble(work);
+    count_tokens(call, work.schedule, begin);
     const auto groups =
         plan_groups(work.schedule, group_budget(batch_tokens_, work.schedule, threads_));
     run_groups(groups, threads_, *contexts_, call, work.rows.size(),

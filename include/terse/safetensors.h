@@ -291,26 +291,30 @@ class SafeTensors {
 
 // Writes a safetensors file tensor by tensor, for data too large to be held at once: the header is
 // fixed by the constructor, append() takes the bytes of all tensors in order, and commit() makes
-// the file appear. The data area starts at a multiple of 64 bytes (the header is padded with
-// spaces).
+// the file appear. The data area starts at a multiple of `alignment` bytes (the header is padded
+// with spaces).
 class SafeTensorsWriter {
  public:
   // Takes names, dtypes and shapes from entries; data may be null. Throws Error: io, duplicate,
   // utf8 (a name or metadata), limit (header too long), schema (a tensor named __metadata__),
   // overflow.
   SafeTensorsWriter(const std::string& path, std::span<const NamedTensor> entries,
-                    const Metadata& metadata = {})
+                    const Metadata& metadata = {}, std::size_t alignment = 64)
       : file_(path) {
     std::string header = header_text(path, entries, metadata);
-    // 8 bytes of length, header and padding together fill whole blocks of 64.
-    header.append((kAlignment - (header.size() + sizeof(std::uint64_t)) % kAlignment) % kAlignment,
+    // 8 bytes of length, header and padding together fill whole blocks.
+    header.append((alignment - (header.size() + sizeof(std::uint64_t)) % alignment) % alignment,
                   ' ');
     check(header.size() <= kMaxSafeTensorsHeaderBytes, ErrorClass::limit, path_text(path),
           ": header of ", header.size(), " bytes, at most ", kMaxSafeTensorsHeaderBytes);
     const std::uint64_t length = header.size();
-    file_.write(std::as_bytes(std::span(&length, 1)));
-    file_.write(header);
+    head_.assign(reinterpret_cast<const char*>(&length), sizeof(length));
+    head_ += header;
+    file_.write(head_);
   }
+
+  // All bytes before the data: the length and the header.
+  const std::string& head() const { return head_; }
 
   // The next bytes of the data, as many or few as there are at hand. Throws Error: io, offsets
   // (more than the tensors hold).
@@ -329,8 +333,6 @@ class SafeTensorsWriter {
   }
 
  private:
-  static constexpr std::size_t kAlignment = 64;
-
   static std::string checked_string(std::string_view text, std::string_view what) {
     check_utf8(text, what);
     return json_string(text);
@@ -380,6 +382,7 @@ class SafeTensorsWriter {
   }
 
   AtomicFile file_;
+  std::string head_;
   std::uint64_t remaining_bytes_ = 0;
 };
 

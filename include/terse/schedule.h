@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -137,19 +138,37 @@ inline std::int64_t group_budget(std::int64_t asked, std::span<const ScheduledRo
   return (work + groups - 1) / groups + half_row + opening;
 }
 
+inline double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Says in the caller's counters how many tokens its rows have and how long it took to find them.
+inline void count_tokens(const CallOptions& call, std::span<const ScheduledRow> rows,
+                         std::chrono::steady_clock::time_point begin) {
+  if (call.counters == nullptr) return;
+  for (const ScheduledRow& row : rows) {
+    call.counters->tokens += static_cast<std::uint64_t>(row.tokens);
+  }
+  call.counters->tokenize_seconds += seconds_since(begin);
+}
+
 // Calls forward(context, rows of a group) for every group. Exceptions of forward end the call and
 // are rethrown; so does the caller's cancel, with Error(cancelled).
 template <class Forward>
 void run_groups(const std::vector<std::vector<std::size_t>>& groups, int threads, ContextPool& pool,
                 const CallOptions& call, std::size_t num_rows, Forward&& forward) {
+  const auto begin = std::chrono::steady_clock::now();
   std::atomic<std::size_t> done{0};
+  std::atomic<std::uint64_t> computed{0};
   std::atomic<bool> cancelled{false};
   const auto run = [&](std::size_t group, int team, bool callers_thread) {
     if (callers_thread && call.cancel && call.cancel()) cancelled = true;
     if (cancelled) return;
     const ComputeScope environment;
     std::unique_ptr<Context> context = pool.take(team);
+    context->rows = 0;
     forward(*context, std::span<const std::size_t>(groups[group]));
+    computed += context->rows;
     pool.give_back(std::move(context));
     done += groups[group].size();
     if (callers_thread && call.progress) call.progress(done, num_rows);
@@ -163,6 +182,9 @@ void run_groups(const std::vector<std::vector<std::size_t>>& groups, int threads
                      });
   }
   check(!cancelled, ErrorClass::cancelled, "the caller asked to stop");
+  if (call.counters == nullptr) return;
+  call.counters->rows += computed;
+  call.counters->forward_seconds += seconds_since(begin);
 }
 
 }  // namespace terse

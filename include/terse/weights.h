@@ -24,6 +24,7 @@
 #include "terse/error.h"
 #include "terse/file.h"
 #include "terse/json.h"
+#include "terse/packed_file.h"
 #include "terse/parallel.h"
 #include "terse/safetensors.h"
 #include "terse/tensor.h"
@@ -137,8 +138,26 @@ class Checkpoint : public std::enable_shared_from_this<Checkpoint> {
     });
   }
 
+  // The tensors of a packed model: its panels under <module>.panels, all others as they were.
+  static std::shared_ptr<Checkpoint> open(const std::shared_ptr<const PackedFile>& packed) {
+    return with_memory_errors([&] {
+      std::shared_ptr<Checkpoint> checkpoint(new Checkpoint(packed->path(), FileAccess::automatic));
+      std::vector<NamedTensor> entries;
+      for (const NamedTensor& entry : packed->tensors()->entries()) {
+        if (!entry.name.starts_with(kPackedPrefix)) entries.push_back(entry);
+      }
+      checkpoint->keep(packed, packed->tensors()->file());
+      checkpoint->add_entries(entries, packed->path(), "");
+      checkpoint->is_packed_ = true;
+      return checkpoint;
+    });
+  }
+
   Checkpoint(const Checkpoint&) = delete;
   Checkpoint& operator=(const Checkpoint&) = delete;
+
+  // Whether linear layers are held as panels.
+  bool is_packed() const { return is_packed_; }
 
   // Adds the tensors of a safetensors or torch.save file (told apart by content), each named
   // "<prefix>.<its name>", or just its name for an empty prefix. Throws Error: what
@@ -178,6 +197,14 @@ class Checkpoint : public std::enable_shared_from_this<Checkpoint> {
   template <class F>
   void for_each(F&& f) const {
     for (const auto& [name, slot] : slots_) f(name, slot.view);
+  }
+
+  // The same of those that somebody has asked for.
+  template <class F>
+  void for_each_read(F&& f) const {
+    for (const auto& [name, slot] : slots_) {
+      if (slot.read.load(std::memory_order_relaxed)) f(name, slot.view);
+    }
   }
 
   // Elements and bytes of all tensors of each type.
@@ -272,6 +299,7 @@ class Checkpoint : public std::enable_shared_from_this<Checkpoint> {
 
   std::string path_;
   FileAccess access_;
+  bool is_packed_ = false;
   Slots slots_;
   std::vector<std::shared_ptr<const void>> owners_;  // of the data that views point to
   std::vector<std::shared_ptr<const MappedFile>> files_;
@@ -292,6 +320,8 @@ class Weights {
 
   // What the names of this scope start with: empty, or ending in a dot.
   const std::string& prefix() const { return prefix_; }
+  // The same without the dot.
+  std::string name() const { return prefix_.substr(0, prefix_.empty() ? 0 : prefix_.size() - 1); }
   const std::shared_ptr<const Checkpoint>& checkpoint() const { return checkpoint_; }
 
   // Keeps the tensors' files open; when the last copy goes, the tensor is released: its owner has
@@ -307,14 +337,20 @@ class Weights {
   // read from now on. Throws Error: missing_tensor, dtype, shape_mismatch, each with the full name,
   // the file, what was expected and what was found.
   TensorView get(std::string_view name, const Shape& expected) const {
-    const TensorView view = get_any(name);
-    if (view.shape != expected) {
-      fail(ErrorClass::shape_mismatch, where(name), ": shape ", shape_text(view.shape),
-           ", expected ", shape_text(expected));
-    }
+    const TensorView view = get_shaped(name, expected);
     if (!is_floating(view.dtype)) {
       fail(ErrorClass::dtype, where(name), ": type ", dtype_name(view.dtype),
            ", expected f64, f32, f16 or bf16");
+    }
+    return view;
+  }
+
+  // The same of exactly this type.
+  TensorView get(std::string_view name, const Shape& expected, DType dtype) const {
+    const TensorView view = get_shaped(name, expected);
+    if (view.dtype != dtype) {
+      fail(ErrorClass::dtype, where(name), ": type ", dtype_name(view.dtype), ", expected ",
+           dtype_name(dtype));
     }
     return view;
   }
@@ -346,6 +382,14 @@ class Weights {
   Weights(std::shared_ptr<const Checkpoint> checkpoint, std::string prefix)
       : checkpoint_(std::move(checkpoint)), prefix_(std::move(prefix)) {}
 
+  TensorView get_shaped(std::string_view name, const Shape& expected) const {
+    const TensorView view = get_any(name);
+    if (view.shape != expected) {
+      fail(ErrorClass::shape_mismatch, where(name), ": shape ", shape_text(view.shape),
+           ", expected ", shape_text(expected));
+    }
+    return view;
+  }
   const Checkpoint::Slot* find(std::string_view name) const {
     const auto found = checkpoint_->slots_.find(prefix_ + std::string(name));
     return found == checkpoint_->slots_.end() ? nullptr : &found->second;

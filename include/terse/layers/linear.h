@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "terse/ops/backend.h"
+#include "terse/ops/panels.h"
 #include "terse/weights.h"
 
 namespace terse {
@@ -50,6 +52,16 @@ class WeightAdapter {
   virtual LinearPart merge(const Weights& module, const LinearPart& part) const = 0;
 };
 
+// A linear layer as it was loaded, under the name of its first module ("encoder.layer.0.output
+// .dense").
+struct LoadedLinear {
+  std::string module;
+  LinearKind kind = LinearKind::plain;
+  DType dtype = DType::f32;
+  std::vector<LinearPart> parts;
+  std::vector<std::string> tensors;  // names of their weights and biases
+};
+
 // What layers are loaded with. A loader that does not prepare only looks tensors up and checks
 // their shapes and types: no weight is read, and the handles of what it returns are empty.
 struct Loader {
@@ -66,6 +78,7 @@ struct Loader {
   const Backend* backend;
   std::shared_ptr<const WeightAdapter> adapter;
   DType layer_dtype;  // in which the layer that is loaded multiplies
+  std::shared_ptr<std::vector<LoadedLinear>> loaded;  // told of each linear layer that is prepared
   bool prepare = true;
 };
 
@@ -76,10 +89,31 @@ struct LinearModule {
   std::int64_t in_features = 0;
 };
 
+// The same from a packed file: <first module>.panels and, with a bias, .panel_bias. Throws Error
+// missing_tensor, shape_mismatch, dtype.
+inline Linear load_packed_linear(const Loader& loader, LinearKind kind,
+                                 std::span<const LinearModule> modules, Bias bias, DType dtype) {
+  const Weights& scope = modules[0].scope;
+  PackedLinear packed{kind, dtype, modules[0].in_features, {}, {}, {}, scope.checkpoint()};
+  for (const LinearModule& module : modules) packed.rows.push_back(module.out_features);
+  const PanelColumns columns(kind, packed.rows);
+  packed.panels = scope.get("panels", panel_shape(columns, packed.in_features, dtype), dtype);
+  if (bias == Bias::required) {
+    packed.bias = scope.get("panel_bias", {columns.panels() * kPanelColumns}, DType::f32);
+  }
+  if (!loader.prepare) return {kind, dtype, packed.in_features, columns.out_features(), nullptr};
+  const Backend& backend = *loader.backend;
+  if (backend.adopt_linear != nullptr) return backend.adopt_linear(packed);
+  return backend.prepare_linear(kind, unpack_linear(packed), dtype);
+}
+
 // One linear layer of several modules, as `kind` stacks them, multiplied in `dtype` (the backend's
 // compute or sensitive type). Throws Error missing_tensor, shape_mismatch, dtype.
 inline Linear load_linear(const Loader& loader, LinearKind kind,
                           std::span<const LinearModule> modules, Bias bias, DType dtype) {
+  if (kind != LinearKind::head && modules[0].scope.checkpoint()->is_packed()) {
+    return load_packed_linear(loader, kind, modules, bias, dtype);
+  }
   Linear linear{kind, dtype, modules[0].in_features, 0, nullptr};
   std::vector<LinearPart> parts;
   for (const LinearModule& module : modules) {
@@ -95,7 +129,16 @@ inline Linear load_linear(const Loader& loader, LinearKind kind,
     }
     parts.push_back(std::move(part));
   }
-  return loader.prepare ? loader.backend->prepare_linear(kind, parts, dtype) : linear;
+  if (!loader.prepare) return linear;
+  if (loader.loaded != nullptr && kind != LinearKind::head) {
+    LoadedLinear loaded{modules[0].scope.name(), kind, dtype, parts, {}};
+    for (const LinearModule& module : modules) {
+      loaded.tensors.push_back(module.scope.prefix() + "weight");
+      if (bias == Bias::required) loaded.tensors.push_back(module.scope.prefix() + "bias");
+    }
+    loader.loaded->push_back(std::move(loaded));
+  }
+  return loader.backend->prepare_linear(kind, parts, dtype);
 }
 
 // A linear layer on its own.

@@ -12,14 +12,14 @@
 
 namespace terse {
 
-inline RowSelection select_first(const Batch& batch) {
-  RowSelection selection;
-  selection.cu_rows.push_back(0);
+// The first row of every sequence.
+inline void select_first(const Batch& batch, RowSelection* selection) {
+  selection->rows.clear();
+  selection->cu_rows.assign(1, 0);
   for (std::int64_t s = 0; s < batch.size(); ++s) {
-    selection.rows.push_back(batch.cu_seqlens[static_cast<std::size_t>(s)]);
-    selection.cu_rows.push_back(static_cast<std::int32_t>(selection.rows.size()));
+    selection->rows.push_back(batch.cu_seqlens[static_cast<std::size_t>(s)]);
+    selection->cu_rows.push_back(static_cast<std::int32_t>(selection->rows.size()));
   }
-  return selection;
 }
 
 // The last `count` rows (all, if it has fewer) of every sequence that no other sequence names as
@@ -44,10 +44,13 @@ inline RowSelection select_tail(const Batch& batch, std::int32_t count) {
 inline RowSelection select_last(const Batch& batch) { return select_tail(batch, 1); }
 
 // Spans that make mean_rows copy exactly the selected rows.
+inline void fill_spans(const RowSelection& selection, std::vector<RowSpan>* spans) {
+  spans->clear();
+  for (const std::int32_t row : selection.rows) spans->push_back({row, row + 1});
+}
 inline std::vector<RowSpan> spans_of(const RowSelection& selection) {
   std::vector<RowSpan> spans;
-  spans.reserve(selection.rows.size());
-  for (const std::int32_t row : selection.rows) spans.push_back({row, row + 1});
+  fill_spans(selection, &spans);
   return spans;
 }
 

@@ -88,8 +88,9 @@ struct BertConfig {
 class Bert {
  public:
   // `weights` is the scope that holds `embeddings` and `encoder`.
-  Bert(const BertConfig& config, const Weights& weights, const Backend& backend)
-      : config_(config), backend_(&backend) {
+  Bert(const BertConfig& config, const Weights& weights, const Loader& loader)
+      : config_(config), backend_(loader.backend) {
+    const Backend& backend = *loader.backend;
     const std::int64_t width = config.hidden_size;
     const Weights embeddings = weights.scope("embeddings");
     word_embeddings_ =
@@ -103,17 +104,18 @@ class Bert {
         width, config.layer_norm_eps);
     const std::string_view layers = config.fused_names ? "encoder.layers" : "encoder.layer";
     for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-      layers_.push_back(load_layer(weights.scope(layers, layer),
+      layers_.push_back(load_layer(loader, weights.scope(layers, layer),
                                    layer_dtype(backend, layer, config.num_hidden_layers)));
     }
   }
 
   const BertConfig& config() const { return config_; }
 
-  // Packs rows with the positions of this model. Throws Error(limit) if a row is too long, range if
-  // an id or type has no embedding.
-  Batch pack(std::span<const Input* const> inputs) const {
-    Batch batch = terse::pack(inputs);
+  // Packs rows with the positions of this model into the context's batch. Throws Error(limit) if a
+  // row is too long, range if an id or type has no embedding.
+  const Batch& pack(Context& context, std::span<const Input* const> inputs) const {
+    Batch& batch = context.batch;
+    terse::pack(inputs, &batch);
     for (std::int64_t s = 0; s < batch.size(); ++s) {
       check(batch.length(s) <= config_.max_tokens(), ErrorClass::limit, "a row of ",
             batch.length(s), " tokens, the model has positions for ", config_.max_tokens());
@@ -144,13 +146,14 @@ class Bert {
     const EmbedSpec embeddings{&word_embeddings_, &position_embeddings_, &token_type_embeddings_, 1,
                                &embeddings_norm_};
     buffers.operand.dtype = layers_.front().qkv.compute;
+    context.rows += static_cast<std::uint64_t>(batch.total_tokens());
     backend_->embed(context, batch, embeddings, buffers.residual, nullptr, &buffers.operand);
     if (tracer != nullptr) tracer->residual(context, "embeddings", buffers.residual);
 
     for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
       const bool last = layer + 1 == layers_.size();
       run_layer(context, batch, layers_[layer], buffers, last ? selection : nullptr, tracer,
-                "encoder.layer." + std::to_string(layer));
+                tracer == nullptr ? "" : "encoder.layer." + std::to_string(layer));
     }
     return {buffers.residual, buffers.selected};
   }
@@ -206,8 +209,8 @@ class Bert {
     if (selection != nullptr) {
       b.attended.rows = b.operand.rows = b.intermediate.rows =
           static_cast<std::int64_t>(selection->rows.size());
-      const std::vector<RowSpan> spans = spans_of(*selection);
-      backend_->mean_rows(context, b.residual, spans, b.selected);
+      fill_spans(*selection, &context.spans);
+      backend_->mean_rows(context, b.residual, context.spans, b.selected);
       b.residual = b.selected;
     }
     backend_->attention(context, batch, b.qkv, AttentionRule{}, selection, b.attended);
@@ -234,20 +237,20 @@ class Bert {
     if (tracer != nullptr) tracer->residual(context, name + ".output", b.residual);
   }
 
-  Layer load_layer(const Weights& scope, DType dtype) const {
+  Layer load_layer(const Loader& loader, const Weights& scope, DType dtype) const {
     const std::int64_t width = config_.hidden_size;
     const std::int64_t wide = config_.intermediate_size;
     const double eps = config_.layer_norm_eps;
     const auto linear = [&](const Weights& at, std::int64_t out, std::int64_t in) {
-      return load_linear(*backend_, at, out, in, Bias::required, dtype);
+      return load_linear(loader, at, out, in, Bias::required, dtype);
+    };
+    const auto qkv = [&](std::span<const LinearModule> modules) {
+      return load_linear(loader, LinearKind::qkv, modules, Bias::required, dtype);
     };
     Layer layer;
     if (config_.fused_names) {
-      const LinearPart stacked =
-          linear_part(scope.scope("mixer").scope("Wqkv"), 3 * width, width, Bias::required);
-      const std::array parts = {rows_of(stacked, 0, width), rows_of(stacked, width, width),
-                                rows_of(stacked, 2 * width, width)};
-      layer.qkv = backend_->prepare_linear(LinearKind::qkv, parts, dtype);
+      const LinearModule stacked{scope.scope("mixer").scope("Wqkv"), 3 * width, width};
+      layer.qkv = qkv({&stacked, 1});
       layer.attention_output = linear(scope.scope("mixer").scope("out_proj"), width, width);
       layer.attention_norm = load_layer_norm(*backend_, scope.scope("norm1"), width, eps);
       layer.intermediate = linear(scope.scope("mlp").scope("fc1"), wide, width);
@@ -257,10 +260,10 @@ class Bert {
     }
     const Weights attention = scope.scope("attention");
     const Weights self = attention.scope("self");
-    const std::array parts = {linear_part(self.scope("query"), width, width, Bias::required),
-                              linear_part(self.scope("key"), width, width, Bias::required),
-                              linear_part(self.scope("value"), width, width, Bias::required)};
-    layer.qkv = backend_->prepare_linear(LinearKind::qkv, parts, dtype);
+    const std::array modules = {LinearModule{self.scope("query"), width, width},
+                                LinearModule{self.scope("key"), width, width},
+                                LinearModule{self.scope("value"), width, width}};
+    layer.qkv = qkv(modules);
     layer.attention_output = linear(attention.scope("output").scope("dense"), width, width);
     layer.attention_norm =
         load_layer_norm(*backend_, attention.scope("output").scope("LayerNorm"), width, eps);

@@ -20,8 +20,8 @@ class BertEmbedder : public EmbedModel {
  public:
   BertEmbedder(const ModelFolder& folder, const BertConfig& config)
       : tokenizer_(folder.tokenizer),
-        settings_(read_sentence_transformers(folder.path, Pooling::cls)),
-        bert_(config, encoder_scope(config, folder.checkpoint->root()), *folder.backend),
+        settings_(read_sentence_transformers(folder.files, Pooling::cls)),
+        bert_(config, encoder_scope(config, folder.checkpoint->root()), folder.loader()),
         info_(bert_info(folder, config)) {
     folder.check_vocabulary(config.vocab_size);
     info_.role = ModelRole::embedder;
@@ -51,12 +51,17 @@ class BertEmbedder : public EmbedModel {
 
   void forward(Context& context, std::span<const Input* const> inputs, const EmbedOptions& options,
                std::span<Vectors> out, Tracer* tracer) const override {
-    const Batch batch = bert_.pack(inputs);
+    const Batch& batch = bert_.pack(context, inputs);
     const Pooling pooling =
         options.pooling == Pooling::automatic ? settings_.pooling : options.pooling;
     const bool all_rows =
         options.sparse || options.colbert || pooling == Pooling::mean || tracer != nullptr;
-    const RowSelection pooled = pooling == Pooling::last ? select_last(batch) : select_first(batch);
+    RowSelection& pooled = context.selection;
+    if (pooling == Pooling::last) {
+      pooled = select_last(batch);
+    } else {
+      select_first(batch, &pooled);
+    }
     const Bert::Output x = bert_.forward(context, batch, all_rows ? nullptr : &pooled, tracer);
     if (options.dense) {
       Residual one_row_each = x.rows;
@@ -76,6 +81,7 @@ class BertEmbedder : public EmbedModel {
   // The files beside the weights that make a folder bge-m3; `.pt` is what is published.
   void load_m3_heads(const ModelFolder& folder, const BertConfig& config) {
     for (const std::string name : {"sparse_linear", "colbert_linear"}) {
+      if (folder.files.packed() != nullptr) break;  // they are among its tensors
       if (std::filesystem::exists(folder.path / (name + ".safetensors"))) {
         folder.checkpoint->add_file((folder.path / (name + ".safetensors")).string(), "");
       } else if (std::filesystem::exists(folder.path / (name + ".pt"))) {

@@ -18,7 +18,7 @@ class BertReranker : public RerankModel {
   // Throws Error: config.h, weights.h; unsupported (more than one label).
   BertReranker(const ModelFolder& folder, const BertConfig& config)
       : tokenizer_(folder.tokenizer),
-        bert_(config, encoder_scope(config, folder.checkpoint->root()), *folder.backend),
+        bert_(config, encoder_scope(config, folder.checkpoint->root()), folder.loader()),
         layout_(*tokenizer_, config.max_tokens()),
         info_(describe(folder, config)) {
     folder.check_vocabulary(config.vocab_size);
@@ -50,8 +50,9 @@ class BertReranker : public RerankModel {
 
   void forward(Context& context, std::span<const Input* const> inputs, const RunOptions&,
                std::span<double> scores, Tracer* tracer) const override {
-    const Batch batch = bert_.pack(inputs);
-    const RowSelection first = select_first(batch);
+    const Batch& batch = bert_.pack(context, inputs);
+    const RowSelection& first = context.selection;
+    select_first(batch, &context.selection);
     // A trace shows every row, so that only then the scored ones are picked at the end.
     Bert::Output x = bert_.forward(context, batch, tracer == nullptr ? &first : nullptr, tracer);
     Residual scored = x.rows;  // (batch, hidden_size)

@@ -143,6 +143,7 @@ class DecoderPass {
   void embed(const Table& embed_tokens, double scale, const Norm& norm) {
     const EmbedSpec spec{.word = &embed_tokens, .scale = scale};
     operand_.dtype = dtype_of(0);
+    context_->rows += static_cast<std::uint64_t>(batch_.total_tokens());
     backend_->embed(*context_, batch_, spec, x_, &norm, &operand_);
     trace("embed_tokens", x_);
   }

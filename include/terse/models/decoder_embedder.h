@@ -59,7 +59,7 @@ class DecoderEmbedder : public EmbedModel {
   DecoderEmbedder(const ModelFolder& folder, const ModelConfig& config, std::string_view name,
                   RunOptions run)
       : tokenizer_(folder.tokenizer),
-        settings_(read_sentence_transformers(folder.path, Pooling::last)),
+        settings_(read_sentence_transformers(folder.files, Pooling::last)),
         layout_(folder),
         trunk_(config, trunk_scope(folder.checkpoint->root()), folder.loader(), folder.savings),
         info_(decoder_info(folder, config, name)),

@@ -1,14 +1,17 @@
-// What every loader starts from: a model folder opened, its config read, a backend chosen.
+// What every loader starts from: a model folder or packed file opened, its config read, a backend
+// chosen.
 #pragma once
 
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "terse/layers/linear.h"
 #include "terse/model_info.h"
 #include "terse/models/config.h"
 #include "terse/models/lora.h"
+#include "terse/models/model_files.h"
 #include "terse/ops/backends.h"
 #include "terse/ops/op_counter.h"
 #include "terse/options.h"
@@ -18,9 +21,11 @@
 
 namespace terse {
 
-// A model folder whose weights and tokenizer are open. Shared by the model made from it.
+// A model folder, or a packed file that stands for one, whose weights and tokenizer are open.
+// Shared by the model made from it.
 struct ModelFolder {
   std::filesystem::path path;
+  ModelFiles files;
   Config config;
   std::shared_ptr<Checkpoint> checkpoint;
   std::shared_ptr<const Tokenizer> tokenizer;
@@ -28,6 +33,8 @@ struct ModelFolder {
   int threads = 1;
   Savings savings = {};
   std::shared_ptr<const LoraAdapter> adapter = nullptr;
+  // Set to be told of each linear layer that is loaded, for packing.
+  std::shared_ptr<std::vector<LoadedLinear>> loaded = nullptr;
 
   // Throws Error of whatever part of the folder is wrong; its message names the file.
   static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options);
@@ -48,7 +55,11 @@ struct ModelFolder {
   }
 
   // What the layers of the model are loaded with.
-  Loader loader() const { return Loader(*backend, adapter); }
+  Loader loader() const {
+    Loader loader(*backend, adapter);
+    loader.loaded = loaded;
+    return loader;
+  }
 
   // The fields of ModelInfo that do not depend on the architecture.
   ModelInfo info() const {
@@ -63,12 +74,52 @@ struct ModelFolder {
 
 namespace detail {
 
+// A packed file is for one type of products: another one asked for would need other panels.
+inline DType packed_dtype(const PackedFile& packed, const LoadOptions& options) {
+  check(!options.dtype || *options.dtype == packed.dtype(), ErrorClass::unsupported,
+        path_text(packed.path()), ": packed for ", dtype_name(packed.dtype()), ", not for ",
+        dtype_name(options.dtype.value_or(DType::f32)), ": pack the folder again");
+  check(options.adapter.empty(), ErrorClass::unsupported, path_text(packed.path()),
+        ": an adapter is merged into a model folder, not into a packed model");
+  return packed.dtype();
+}
+
+// A tokenizer whose arrays are used where the file is mapped; SentencePiece models are small and
+// read as they are.
+inline Tokenizer unpack_tokenizer(const std::shared_ptr<const PackedFile>& packed) {
+  const std::string source = path_text(packed->path());
+  if (const std::string* model = packed->text("tokenizer.model")) {
+    return Tokenizer::from_sentencepiece(*model, source);
+  }
+  const std::string* text = packed->text("tokenizer.json");
+  check(text != nullptr, ErrorClass::missing, source, ": the packed model has no tokenizer");
+  std::vector<PrebuiltArrays::Array> arrays;
+  for (const NamedTensor& entry : packed->tensors()->entries()) {
+    if (!entry.name.starts_with(kPackedTokenizerPrefix)) continue;
+    const Shape& shape = entry.view.shape;
+    check(entry.view.dtype == DType::u8 && shape.size() == 2, ErrorClass::schema, source,
+          ": tensor ", quote(entry.name), " is not a list of elements of bytes");
+    arrays.push_back({entry.name.substr(kPackedTokenizerPrefix.size()),
+                      static_cast<std::size_t>(shape[1]), bytes_of(entry.view)});
+  }
+  return Tokenizer::from_prebuilt(*text, source, {std::move(arrays), packed, source});
+}
+
+inline std::shared_ptr<const Tokenizer> open_tokenizer(const ModelFiles& files) {
+  if (files.packed() == nullptr) {
+    return std::make_shared<const Tokenizer>(
+        Tokenizer::load(ModelFolder::tokenizer_file(files.path())));
+  }
+  return std::make_shared<const Tokenizer>(unpack_tokenizer(files.packed()));
+}
+
 inline ModelFolder open_model_folder(const std::filesystem::path& path,
                                      const LoadOptions& options) {
-  check(std::filesystem::is_directory(path), ErrorClass::io, path.string(),
-        ": not a folder; expected one with config.json, tokenizer.json and weights");
-  ModelFolder folder{path, Config::load(path / "config.json"), nullptr, nullptr};
-  folder.backend = &choose_backend(options.isa, options.dtype);
+  const ModelFiles files = ModelFiles::open(path);
+  const auto& packed = files.packed();
+  ModelFolder folder{path, files, files.config("config.json"), nullptr, nullptr};
+  folder.backend = &choose_backend(
+      options.isa, packed == nullptr ? options.dtype : packed_dtype(*packed, options));
   if (options.op_counter != nullptr) folder.backend = &options.op_counter->count(*folder.backend);
   folder.threads = thread_count(options.threads);
   folder.savings = options.savings;
@@ -77,10 +128,10 @@ inline ModelFolder open_model_folder(const std::filesystem::path& path,
   parallel_for(2, 2, [&](std::int64_t part) {
     try {
       if (part == 0) {
-        folder.tokenizer =
-            std::make_shared<const Tokenizer>(Tokenizer::load(ModelFolder::tokenizer_file(path)));
+        folder.tokenizer = open_tokenizer(files);
       } else {
-        folder.checkpoint = Checkpoint::open(path.string());
+        folder.checkpoint =
+            packed == nullptr ? Checkpoint::open(path.string()) : Checkpoint::open(packed);
       }
     } catch (...) {
       failures[part] = std::current_exception();
@@ -96,6 +147,16 @@ inline ModelFolder open_model_folder(const std::filesystem::path& path,
 }
 
 }  // namespace detail
+
+// The tokenizer of a model folder or packed file, or a tokenizer file by itself. Throws Error: what
+// Tokenizer::load and PackedFile::open throw.
+inline std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path) {
+  std::error_code ignored;
+  const bool model =
+      std::filesystem::is_directory(path, ignored) || PackedFile::recognizes(path.string());
+  if (model) return detail::open_tokenizer(ModelFiles::open(path));
+  return std::make_shared<const Tokenizer>(Tokenizer::load(path));
+}
 
 #ifndef TERSE_COMPILED
 inline ModelFolder ModelFolder::open(const std::filesystem::path& path,

@@ -115,24 +115,23 @@ inline std::vector<float> run_head(Context& context, const Residual& x, const He
   return {values.begin(), values.end()};
 }
 
-// Packs inputs one after another, positions from 0 in each.
-inline Batch pack(std::span<const Input* const> inputs) {
-  Batch batch;
-  batch.cu_seqlens.push_back(0);
+// Packs inputs one after another, positions from 0 in each, in place of what the batch held.
+inline void pack(std::span<const Input* const> inputs, Batch* batch) {
+  batch->clear();
   for (const Input* input : inputs) {
     const std::size_t length = input->token_ids.size();
-    batch.token_ids.insert(batch.token_ids.end(), input->token_ids.begin(), input->token_ids.end());
+    batch->token_ids.insert(batch->token_ids.end(), input->token_ids.begin(),
+                            input->token_ids.end());
     for (std::size_t i = 0; i < length; ++i) {
-      batch.positions.push_back(static_cast<std::int32_t>(i));
+      batch->positions.push_back(static_cast<std::int32_t>(i));
     }
     if (!input->type_ids.empty()) {
-      batch.type_ids.resize(batch.token_ids.size() - length, 0);
-      batch.type_ids.insert(batch.type_ids.end(), input->type_ids.begin(), input->type_ids.end());
+      batch->type_ids.resize(batch->token_ids.size() - length, 0);
+      batch->type_ids.insert(batch->type_ids.end(), input->type_ids.begin(), input->type_ids.end());
     }
-    batch.cu_seqlens.push_back(static_cast<std::int32_t>(batch.token_ids.size()));
+    batch->cu_seqlens.push_back(static_cast<std::int32_t>(batch->token_ids.size()));
   }
-  if (!batch.type_ids.empty()) batch.type_ids.resize(batch.token_ids.size(), 0);
-  return batch;
+  if (!batch->type_ids.empty()) batch->type_ids.resize(batch->token_ids.size(), 0);
 }
 
 }  // namespace terse

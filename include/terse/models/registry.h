@@ -51,9 +51,10 @@ inline const Architecture& find_architecture(const Config& config) {
 // Checks everything a config says without looking at weights. Throws Error.
 inline void check_config(const Config& config) { find_architecture(config).check_config(config); }
 
-// Whether a model folder holds a reranker or an embedder, from its config.json. Throws Error.
-inline ModelRole model_role(const std::filesystem::path& folder) {
-  const Config config = Config::load(folder / "config.json");
+// Whether a model folder or packed file holds a reranker or an embedder, from its config.json.
+// Throws Error.
+inline ModelRole model_role(const std::filesystem::path& path) {
+  const Config config = ModelFiles::open(path).config("config.json");
   return find_architecture(config).is_reranker(config) ? ModelRole::reranker : ModelRole::embedder;
 }
 

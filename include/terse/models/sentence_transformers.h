@@ -4,12 +4,12 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "terse/models/config.h"
+#include "terse/models/model_files.h"
 #include "terse/options.h"
 
 namespace terse {
@@ -21,13 +21,12 @@ struct SentenceTransformers {
 
 // The pooling that one of the pooling_mode_* flags of a pooling config names. Throws Error: schema,
 // unsupported (another mode, or several at once).
-inline Pooling read_pooling(const std::filesystem::path& file) {
-  const Config config = Config::load(file);
+inline Pooling read_pooling(const Config& config) {
   std::optional<Pooling> pooling;
   for (const JsonValue member : config.root()) {
     if (!member.key().starts_with("pooling_mode_")) continue;
     if (!config.boolean_or(member.key(), false)) continue;
-    check(!pooling, ErrorClass::unsupported, file.string(),
+    check(!pooling, ErrorClass::unsupported, config.source(),
           ": several pooling modes at once are not implemented");
     if (member.key() == "pooling_mode_cls_token") {
       pooling = Pooling::cls;
@@ -36,41 +35,39 @@ inline Pooling read_pooling(const std::filesystem::path& file) {
     } else if (member.key() == "pooling_mode_lasttoken") {
       pooling = Pooling::last;
     } else {
-      fail(ErrorClass::unsupported, file.string(), ": ", member.key(),
+      fail(ErrorClass::unsupported, config.source(), ": ", member.key(),
            " is not implemented, only cls, mean and last token");
     }
   }
-  check(pooling.has_value(), ErrorClass::schema, file.string(), ": no pooling mode is set");
+  check(pooling.has_value(), ErrorClass::schema, config.source(), ": no pooling mode is set");
   return *pooling;
 }
 
 // Reads whichever of the three files a folder has; `pooling` holds where it names none. Throws
 // Error: json, schema, unsupported (a module other than Transformer, Pooling, Normalize).
-inline SentenceTransformers read_sentence_transformers(const std::filesystem::path& folder,
-                                                       Pooling pooling) {
+inline SentenceTransformers read_sentence_transformers(const ModelFiles& files, Pooling pooling) {
   SentenceTransformers settings;
   settings.pooling = pooling;
-  const std::filesystem::path modules = folder / "modules.json";
-  if (std::filesystem::exists(modules)) {
-    const std::string text = read_text_file(modules.string(), ConfigLimits::kBytes);
-    const JsonDocument document = JsonDocument::parse(text, {}, modules.string());
+  if (files.has("modules.json")) {
+    const std::string modules = files.source("modules.json");
+    const std::string text = files.text("modules.json", ConfigLimits::kBytes);
+    const JsonDocument document = JsonDocument::parse(text, {}, modules);
     for (const JsonValue module : document.root().as_array("the list of modules")) {
       const auto type = module.as_object("a module").find("type");
-      check(static_cast<bool>(type), ErrorClass::schema, modules.string(),
-            ": a module without type");
+      check(static_cast<bool>(type), ErrorClass::schema, modules, ": a module without type");
       const std::string_view name = type->as_string("type");
       check(name.ends_with(".Transformer") || name.ends_with(".Pooling") ||
                 name.ends_with(".Normalize"),
-            ErrorClass::unsupported, modules.string(), ": module ", quote(name),
+            ErrorClass::unsupported, modules, ": module ", quote(name),
             " is not implemented, only Transformer, Pooling, Normalize");
     }
   }
-  const std::filesystem::path pooling_file = folder / "1_Pooling" / "config.json";
-  if (std::filesystem::exists(pooling_file)) settings.pooling = read_pooling(pooling_file);
-  const std::filesystem::path lengths = folder / "sentence_bert_config.json";
-  if (std::filesystem::exists(lengths)) {
-    settings.max_length =
-        Config::load(lengths).optional_integer("max_seq_length", 1, ConfigLimits::kPositions);
+  if (files.has("1_Pooling/config.json")) {
+    settings.pooling = read_pooling(files.config("1_Pooling/config.json"));
+  }
+  if (files.has("sentence_bert_config.json")) {
+    settings.max_length = files.config("sentence_bert_config.json")
+                              .optional_integer("max_seq_length", 1, ConfigLimits::kPositions);
   }
   return settings;
 }

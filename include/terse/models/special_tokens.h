@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -47,9 +46,7 @@ inline std::string token_text(const Config& config, std::string_view key) {
 inline SpecialTokens read_special_tokens(const ModelFolder& folder) {
   std::vector<Config> files;
   for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
-    if (std::filesystem::exists(folder.path / name)) {
-      files.push_back(Config::load(folder.path / name));
-    }
+    if (folder.files.has(name)) files.push_back(folder.files.config(name));
   }
   const auto find = [&](const std::string& key) -> std::optional<TokenId> {
     for (const Config& file : files) {

@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "terse/batch.h"
 #include "terse/cpu.h"
@@ -46,7 +47,7 @@ struct LinearPart {
 
 enum class LinearKind : std::uint8_t {
   plain,  // one part
-  qkv,    // three parts, stacked: query, key, value rows
+  qkv,    // query, key and value rows, stacked: three parts, or one that holds them all
   gated,  // two parts: gate and up, of one shape; interleaved as the backend likes
   head,   // one part, read by `head` only: small and sensitive, kept at full precision
 };
@@ -58,6 +59,18 @@ struct Linear {
   std::int64_t in_features = 0;
   std::int64_t out_features = 0;  // of the product: the stacked rows; of gated: of one part
   Handle handle;
+};
+
+// A linear layer that a packed file holds in panels (ops/panels.h), its parts stacked as kind says.
+// The views stay valid while owner lives.
+struct PackedLinear {
+  LinearKind kind = LinearKind::plain;
+  DType dtype = DType::f32;  // of the operand it multiplies
+  std::int64_t in_features = 0;
+  std::vector<std::int64_t> rows;  // out_features of each part
+  TensorView panels;               // panel_shape()
+  TensorView bias;                 // (panels * 16) f32 in the order of panels, or data == nullptr
+  Handle owner;
 };
 
 enum class NormKind : std::uint8_t {
@@ -179,6 +192,11 @@ struct Context {
   int threads = 1;  // workers that share each op
   Arena arena;      // activations
   Scratch scratch;  // per-worker temporaries of ops
+  // Of the model, which keeps their memory from pass to pass here.
+  Batch batch;
+  RowSelection selection;
+  std::vector<RowSpan> spans;
+  std::uint64_t rows = 0;  // of batches embedded so far
 };
 
 // One slot per op. Rows are counted by the handles; a backend checks nothing that the layers have
@@ -194,6 +212,9 @@ struct Backend {
   // dtype is compute or sensitive.
   Linear (*prepare_linear)(LinearKind kind, std::span<const LinearPart> parts,
                            DType dtype) = nullptr;
+  // The same of a weight in panels, used where it lies. Null in a backend that lays weights out
+  // otherwise: it prepares what unpack_linear() makes of them.
+  Linear (*adopt_linear)(const PackedLinear& packed) = nullptr;
   Handle (*prepare_vector)(const TensorView& vector) = nullptr;
   Table (*prepare_table)(const TensorView& table, Handle owner) = nullptr;
   RotaryTable (*prepare_rotary)(double theta, std::int64_t head_dim, std::int64_t length) = nullptr;

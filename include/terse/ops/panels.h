@@ -11,9 +11,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -60,6 +62,56 @@ constexpr std::int64_t quantized_stride(std::int64_t width, std::size_t element_
   return ((scale_word(width, element_bytes) / 16 + 1) | 1) * 16;
 }
 
+// Which row of which part each column of a weight's panels is: all parts one after another; of a
+// gated weight even panels are gate, odd ones up.
+class PanelColumns {
+ public:
+  // rows: out_features of each part.
+  PanelColumns(LinearKind kind, std::vector<std::int64_t> rows)
+      : kind_(kind), rows_(std::move(rows)) {
+    for (const std::int64_t count : rows_) columns_ += count;
+    panels_ = kind == LinearKind::gated ? 2 * ceil_div(columns_ / 2, kPanelColumns)
+                                        : ceil_div(columns_, kPanelColumns);
+  }
+
+  std::int64_t columns() const { return columns_; }  // all parts'
+  std::int64_t panels() const { return panels_; }
+  // Columns of the product: of a gated weight those of one part.
+  std::int64_t out_features() const { return kind_ == LinearKind::gated ? columns_ / 2 : columns_; }
+
+  // Part -1 past the last column.
+  struct Row {
+    std::int64_t part = -1;
+    std::int64_t row = 0;
+  };
+  Row row(std::int64_t panel, std::int64_t lane) const {
+    if (kind_ == LinearKind::gated) {
+      const std::int64_t row = panel / 2 * kPanelColumns + lane;
+      return row < rows_[0] ? Row{panel % 2, row} : Row{};
+    }
+    std::int64_t row = panel * kPanelColumns + lane;
+    for (std::size_t part = 0; part < rows_.size(); ++part) {
+      if (row < rows_[part]) return {static_cast<std::int64_t>(part), row};
+      row -= rows_[part];
+    }
+    return {};
+  }
+
+ private:
+  LinearKind kind_;
+  std::vector<std::int64_t> rows_;
+  std::int64_t columns_ = 0;
+  std::int64_t panels_ = 0;
+};
+
+// All panels of a weight as one tensor: (panels, K, 16) f32, (panels, ceil(K / 2), 16, 2) bf16.
+inline Shape panel_shape(const PanelColumns& columns, std::int64_t width, DType dtype) {
+  if (dtype == DType::f32) return {columns.panels(), width, kPanelColumns};
+  check(dtype == DType::bf16, ErrorClass::unsupported, "panels of type ", dtype_name(dtype),
+        ", expected f32 or bf16");
+  return {columns.panels(), ceil_div(width, 2), kPanelColumns, 2};
+}
+
 // A weight as panels. It starts as views of the checkpoint; the workers that first need it convert
 // it together, panel by panel, which hides the conversion in the first forward pass and keeps
 // untouched layers where they are.
@@ -68,39 +120,52 @@ class PanelWeight {
   // f32, bf16 or int8 panels, by the bytes of an element. Throws Error: dtype (a type that is no
   // weight's), limit (int8 wider than an i32 sums), overflow, memory.
   PanelWeight(LinearKind kind, std::span<const LinearPart> parts, std::size_t element_bytes)
-      : kind_(kind), width_(parts[0].weight.shape[1]), parts_(parts.begin(), parts.end()) {
-    for (const LinearPart& part : parts) {
-      columns_ += part.weight.shape[0];
-      check(is_floating(part.weight.dtype), ErrorClass::dtype, "weight of type ",
-            dtype_name(part.weight.dtype), ", expected f64, f32, f16 or bf16");
-    }
-    panels_ = kind == LinearKind::gated ? 2 * ceil_div(columns_ / 2, kPanelColumns)
-                                        : ceil_div(columns_, kPanelColumns);
-    panel_words_ = words_of(width_, element_bytes) * kPanelColumns;
+      : kind_(kind),
+        width_(parts[0].weight.shape[1]),
+        columns_(kind, rows_of_parts(parts)),
+        panel_words_(words_of(width_, element_bytes) * kPanelColumns),
+        parts_(parts.begin(), parts.end()) {
     words_ = AlignedBuffer(static_cast<std::size_t>(
-        mul_sizes(mul_sizes(static_cast<std::uint64_t>(panels_),
+        mul_sizes(mul_sizes(static_cast<std::uint64_t>(panels()),
                             static_cast<std::uint64_t>(panel_words_), "panels"),
                   sizeof(Word), "panels")));
+    panels_ = words_.as<Word>();
     fill_bias();
     if (element_bytes > 1) return;
     check(width_ <= reference::kInt8MostWidth, ErrorClass::limit, "int8 products of ", width_,
           " elements, at most ", reference::kInt8MostWidth);
-    const auto slots = static_cast<std::size_t>(panels_ * kPanelColumns);
+    const auto slots = static_cast<std::size_t>(panels() * kPanelColumns);
     scales_ = AlignedBuffer(slots * sizeof(float));
     sums_ = AlignedBuffer(slots * sizeof(std::int32_t));
   }
 
+  // Panels of a packed file, of panel_shape() and at a multiple of 64 bytes.
+  explicit PanelWeight(const PackedLinear& packed)
+      : kind_(packed.kind),
+        width_(packed.in_features),
+        columns_(packed.kind, packed.rows),
+        panel_words_(words_of(width_, dtype_size(packed.panels.dtype)) * kPanelColumns),
+        owner_(packed.owner),
+        panels_(static_cast<const Word*>(packed.panels.data)),
+        bias_values_(static_cast<const float*>(packed.bias.data)),
+        converted_(columns_.panels()) {
+    if (bias_values_ == nullptr) fill_bias();
+  }
+
   LinearKind kind() const { return kind_; }
-  std::int64_t width() const { return width_; }      // K
-  std::int64_t columns() const { return columns_; }  // all parts'
-  std::int64_t panels() const { return panels_; }
+  std::int64_t width() const { return width_; }                // K
+  std::int64_t columns() const { return columns_.columns(); }  // all parts'
+  std::int64_t out_features() const { return columns_.out_features(); }
+  std::int64_t panels() const { return columns_.panels(); }
   std::int64_t panel_words() const { return panel_words_; }
+  // Of all panels as one tensor of their type.
+  Shape shape(DType dtype) const { return panel_shape(columns_, width_, dtype); }
   // 16 columns of [k or k/2][16] words. Valid after prepare().
-  const Word* panel(std::int64_t index) const { return words_.as<Word>() + index * panel_words_; }
+  const Word* panel(std::int64_t index) const { return panels_ + index * panel_words_; }
   // The same to be filled, for prepare()'s convert.
   Word* panel_storage(std::int64_t index) const { return words_.as<Word>() + index * panel_words_; }
   // One f32 per column, in panel order; zeros where a part has no bias.
-  const float* bias() const { return bias_.as<float>(); }
+  const float* bias() const { return bias_values_; }
   // Of int8 panels, one per column, in panel order: the scale of the column, and the sum of its
   // elements, which a product with unsigned operands takes off 128 times. Filled by prepare()'s
   // convert, valid after it.
@@ -108,47 +173,50 @@ class PanelWeight {
   std::int32_t* sums() const { return sums_.as<std::int32_t>(); }
 
   // Row `lane` of a panel: the part of the checkpoint it lies in and the row there; part nullptr
-  // past the last column. Of a gated weight even panels are gate, odd ones up.
+  // past the last column.
   struct Row {
     const LinearPart* part = nullptr;
     std::int64_t row = 0;
   };
   Row row(std::int64_t panel, std::int64_t lane) const {
-    if (kind_ == LinearKind::gated) {
-      const LinearPart& part = parts_[static_cast<std::size_t>(panel % 2)];
-      const std::int64_t row = panel / 2 * kPanelColumns + lane;
-      return row < part.weight.shape[0] ? Row{&part, row} : Row{};
-    }
-    std::int64_t row = panel * kPanelColumns + lane;
-    for (const LinearPart& part : parts_) {
-      if (row < part.weight.shape[0]) return {&part, row};
-      row -= part.weight.shape[0];
-    }
-    return {};
+    const PanelColumns::Row found = columns_.row(panel, lane);
+    if (found.part < 0 || parts_.empty()) return {};
+    return {&parts_[static_cast<std::size_t>(found.part)], found.row};
   }
 
   // Makes sure that every panel is converted: convert(index) fills one and may not throw. Any
   // number of workers may call this at once; nobody waits but for panels that others work on.
   template <class Convert>
   void prepare(const Convert& convert) const {
-    if (converted_.load(std::memory_order_acquire) == panels_) return;
-    for (std::int64_t index = next_.fetch_add(1); index < panels_; index = next_.fetch_add(1)) {
+    if (converted_.load(std::memory_order_acquire) == panels()) return;
+    for (std::int64_t index = next_.fetch_add(1); index < panels(); index = next_.fetch_add(1)) {
       convert(index);
-      if (converted_.fetch_add(1, std::memory_order_acq_rel) + 1 == panels_) {
+      if (converted_.fetch_add(1, std::memory_order_acq_rel) + 1 == panels()) {
         parts_.clear();  // and with them the mapped file
         converted_.notify_all();
       }
     }
-    for (std::int64_t seen = converted_.load(std::memory_order_acquire); seen != panels_;
+    for (std::int64_t seen = converted_.load(std::memory_order_acquire); seen != panels();
          seen = converted_.load(std::memory_order_acquire)) {
       converted_.wait(seen, std::memory_order_acquire);
     }
   }
 
  private:
+  static std::vector<std::int64_t> rows_of_parts(std::span<const LinearPart> parts) {
+    std::vector<std::int64_t> rows;
+    for (const LinearPart& part : parts) {
+      check(is_floating(part.weight.dtype), ErrorClass::dtype, "weight of type ",
+            dtype_name(part.weight.dtype), ", expected f64, f32, f16 or bf16");
+      rows.push_back(part.weight.shape[0]);
+    }
+    return rows;
+  }
+
   void fill_bias() {
-    bias_ = AlignedBuffer(static_cast<std::size_t>(panels_ * kPanelColumns) * sizeof(float));
-    for (std::int64_t column = 0; column < panels_ * kPanelColumns; ++column) {
+    bias_ = AlignedBuffer(static_cast<std::size_t>(panels() * kPanelColumns) * sizeof(float));
+    bias_values_ = bias_.as<float>();
+    for (std::int64_t column = 0; column < panels() * kPanelColumns; ++column) {
       const Row from = row(column / kPanelColumns, column % kPanelColumns);
       float& value = bias_.as<float>()[column];
       value = 0;
@@ -161,16 +229,84 @@ class PanelWeight {
 
   LinearKind kind_;
   std::int64_t width_;
-  std::int64_t columns_ = 0;
-  std::int64_t panels_ = 0;
-  std::int64_t panel_words_ = 0;
+  PanelColumns columns_;
+  std::int64_t panel_words_;
   mutable std::vector<LinearPart> parts_;
+  Handle owner_;  // of panels and bias that lie in a packed file
   AlignedBuffer words_;
   AlignedBuffer bias_;
   AlignedBuffer scales_;
   AlignedBuffer sums_;
+  const Word* panels_ = nullptr;
+  const float* bias_values_ = nullptr;
   mutable std::atomic<std::int64_t> next_{0};
   mutable std::atomic<std::int64_t> converted_{0};
 };
+
+// Fills one panel of a weight made from parts, by the definition at the top; backends do the same
+// faster. May throw Error(memory).
+inline void fill_panel(const PanelWeight& weight, std::int64_t panel, DType dtype) {
+  Word* to = weight.panel_storage(panel);
+  std::fill_n(to, weight.panel_words(), Word{0});
+  std::vector<float> values(static_cast<std::size_t>(weight.width()));
+  for (std::int64_t lane = 0; lane < kPanelColumns; ++lane) {
+    const auto [part, row] = weight.row(panel, lane);
+    if (part == nullptr) continue;
+    const TensorView& view = part->weight;
+    const std::size_t row_bytes = values.size() * dtype_size(view.dtype);
+    convert_to(values.data(),
+               static_cast<const std::byte*>(view.data) + static_cast<std::size_t>(row) * row_bytes,
+               view.dtype, values.size());
+    for (std::int64_t k = 0; k < weight.width(); ++k) {
+      const float value = values[static_cast<std::size_t>(k)];
+      if (dtype == DType::f32) {
+        to[k * kPanelColumns + lane] = std::bit_cast<Word>(value);
+      } else {
+        to[k / 2 * kPanelColumns + lane] |= Word{to_bf16(value).bits} << (k % 2 * 16);
+      }
+    }
+  }
+}
+
+// The parts that a packed linear was made of, row-major, in its panels' type.
+inline std::vector<LinearPart> unpack_linear(const PackedLinear& packed) {
+  const PanelColumns columns(packed.kind, packed.rows);
+  const std::int64_t width = packed.in_features;
+  const std::size_t element_bytes = dtype_size(packed.panels.dtype);
+  const std::int64_t per_word = static_cast<std::int64_t>(sizeof(Word) / element_bytes);
+  const std::int64_t panel_elements = ceil_div(width, per_word) * per_word * kPanelColumns;
+  std::vector<Tensor> weights;
+  std::vector<Tensor> biases;
+  for (const std::int64_t rows : packed.rows) {
+    weights.emplace_back(packed.panels.dtype, Shape{rows, width});
+    biases.emplace_back(DType::f32, Shape{rows});
+  }
+  for (std::int64_t column = 0; column < columns.panels() * kPanelColumns; ++column) {
+    const std::int64_t lane = column % kPanelColumns;
+    const auto [part, row] = columns.row(column / kPanelColumns, lane);
+    if (part < 0) continue;
+    const auto* from =
+        static_cast<const std::byte*>(packed.panels.data) +
+        static_cast<std::size_t>(column / kPanelColumns * panel_elements) * element_bytes;
+    std::byte* to = weights[static_cast<std::size_t>(part)].data<std::byte>() +
+                    static_cast<std::size_t>(row * width) * element_bytes;
+    for (std::int64_t k = 0; k < width; ++k) {
+      const std::int64_t at = (k / per_word * kPanelColumns + lane) * per_word + k % per_word;
+      std::memcpy(to + static_cast<std::size_t>(k) * element_bytes,
+                  from + static_cast<std::size_t>(at) * element_bytes, element_bytes);
+    }
+    if (packed.bias.data == nullptr) continue;
+    biases[static_cast<std::size_t>(part)].data<float>()[row] =
+        static_cast<const float*>(packed.bias.data)[column];
+  }
+  std::vector<LinearPart> parts;
+  for (std::size_t part = 0; part < weights.size(); ++part) {
+    const auto owner = std::make_shared<std::pair<Tensor, Tensor>>(std::move(weights[part]),
+                                                                   std::move(biases[part]));
+    const bool has_bias = packed.bias.data != nullptr;
+    parts.push_back({owner->first.view(), has_bias ? owner->second.view() : TensorView{}, owner});
+  }
+  return parts;
+}
 
 }  // namespace terse

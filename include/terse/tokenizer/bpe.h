@@ -16,6 +16,7 @@
 #include "terse/tokenizer/merge_queue.h"
 #include "terse/tokenizer/merge_seams.h"
 #include "terse/tokenizer/merge_table.h"
+#include "terse/tokenizer/prebuilt.h"
 #include "terse/tokenizer/token.h"
 #include "terse/tokenizer/trie.h"
 #include "terse/tokenizer/vocabulary.h"
@@ -28,12 +29,26 @@ namespace terse {
 // may be called from several threads.
 class Bpe {
  public:
+  static constexpr std::string_view kType = "BPE";
+
   // Reads {"vocab": {piece: id}, "merges": ["a b" or [a, b], ...], "unk_token", "fuse_unk",
   // "byte_fallback", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix",
   // "dropout"}. Throws Error: schema (wrong kinds), tokenizer (no pieces; a merge of or into
   // something that is no piece), range (an id too large, dropout not in [0, 1]), unsupported
   // (dropout above 0: ids would not be repeatable), limit.
-  static Bpe from_json(JsonValue model);
+  static Bpe from_json(JsonValue model) { return from(model, nullptr); }
+
+  // The same from the arrays that save() stored; `model` is without its vocab and merges. Throws
+  // Error: those, and missing, schema, tokenizer (arrays that contradict each other).
+  static Bpe from_prebuilt(JsonValue model, const PrebuiltArrays& arrays) {
+    return from(model, &arrays);
+  }
+  void save(PrebuiltArrays& arrays) const {
+    vocabulary_.save(arrays);
+    trie_.save(arrays, "trie");
+    merges_.save(arrays);
+    seams_.save(arrays);
+  }
 
   // Appends the ids of pre_token, which is valid UTF-8, in O(n log n) whatever its length. Throws
   // Error(tokenizer) if an unknown character needs an unk_token that is not in the vocabulary.
@@ -58,6 +73,7 @@ class Bpe {
  private:
   class Word;
 
+  static Bpe from(JsonValue model, const PrebuiltArrays* arrays);
   void read_dropout(JsonValue model) const;
   void read_vocab(JsonValue model);
   void read_merges(JsonValue model);
@@ -149,7 +165,7 @@ inline void Bpe::Word::merge() {
   }
 }
 
-inline Bpe Bpe::from_json(JsonValue model) {
+inline Bpe Bpe::from(JsonValue model, const PrebuiltArrays* arrays) {
   Bpe bpe;
   bpe.read_dropout(model);
   if (const auto unk = model.find("unk_token"); unk && !unk->is_null()) {
@@ -164,8 +180,18 @@ inline Bpe Bpe::from_json(JsonValue model) {
   bpe.fuse_unk_ = flag_field(model, "fuse_unk", false);
   bpe.byte_fallback_ = flag_field(model, "byte_fallback", false);
   bpe.ignore_merges_ = flag_field(model, "ignore_merges", false);
-  bpe.read_vocab(model);
-  bpe.read_merges(model);
+  if (arrays == nullptr) {
+    bpe.read_vocab(model);
+    bpe.read_merges(model);
+  } else {
+    bpe.vocabulary_ = Vocabulary(*arrays);
+    bpe.trie_ = Trie(*arrays, "trie", bpe.vocab_size());
+    bpe.merges_ = MergeTable(*arrays, bpe.vocab_size());
+    bpe.seams_ = MergeSeams(*arrays);
+  }
+  for (std::size_t byte = 0; byte < 256; ++byte) {
+    bpe.byte_ids_[byte] = bpe.trie_.find(byte_piece(static_cast<unsigned char>(byte)));
+  }
   return bpe;
 }
 
@@ -190,9 +216,6 @@ inline void Bpe::read_vocab(JsonValue model) {
   for (const Trie::Entry& entry : entries) vocabulary_.add(entry.value, entry.key, model.source());
   vocabulary_.finish();
   trie_ = Trie(entries);
-  for (std::size_t byte = 0; byte < 256; ++byte) {
-    byte_ids_[byte] = trie_.find(byte_piece(static_cast<unsigned char>(byte)));
-  }
 }
 
 // The two sides of an entry of model.merges, "a b" or ["a", "b"]; an empty left side if it is

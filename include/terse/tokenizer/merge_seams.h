@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
+#include "terse/tokenizer/prebuilt.h"
 #include "terse/utf8.h"
 
 namespace terse {
@@ -17,6 +19,16 @@ namespace terse {
 class MergeSeams {
  public:
   MergeSeams() : bits_(kBits / 64, 0) {}
+
+  // The seams that save() stored. Throws Error: missing, schema, tokenizer.
+  explicit MergeSeams(const PrebuiltArrays& arrays) {
+    const auto bits = arrays.get<std::uint64_t>("merges/seams");
+    arrays.require(bits.size() == kBits / 64, "merges/seams");
+    bits_.assign(bits.begin(), bits.end());
+  }
+  void save(PrebuiltArrays& arrays) const {
+    arrays.add("merges/seams", std::span<const std::uint64_t>(bits_));
+  }
 
   // Some merge joins a left side that ends in `left` to a right side that begins with `right`.
   void add(char32_t left, char32_t right) {

@@ -24,6 +24,8 @@ namespace terse {
 // threads.
 class SentencePiece {
  public:
+  static constexpr std::string_view kType = "SentencePiece";
+
   // Reads a ModelProto; `source` leads every message. Throws Error: limit, truncated, protobuf,
   // utf8, range, tokenizer (pieces or charsmap that contradict themselves), unsupported (word and
   // character models).

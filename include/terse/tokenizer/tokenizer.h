@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -28,6 +29,7 @@
 #include "terse/tokenizer/normalize.h"
 #include "terse/tokenizer/post_process.h"
 #include "terse/tokenizer/pre_tokenize.h"
+#include "terse/tokenizer/prebuilt.h"
 #include "terse/tokenizer/sentencepiece.h"
 #include "terse/tokenizer/token.h"
 #include "terse/tokenizer/truncate.h"
@@ -56,6 +58,15 @@ class Tokenizer {
   // Reads the text of a tokenizer.json; `source`, a file name, leads every message.
   // Throws Error: json, utf8, duplicate, limit, schema, range, tokenizer, unsupported.
   static Tokenizer from_json(std::string_view text, std::string_view source);
+
+  // The same with the model's vocabulary and merges as arrays that save() stored: `text` is the
+  // tokenizer.json without them. Throws Error: those, and missing (an array), schema, tokenizer.
+  static Tokenizer from_prebuilt(std::string_view text, std::string_view source,
+                                 const PrebuiltArrays& arrays);
+
+  // Hands out the arrays of the model, which stay this object's. Returns false if it has none (a
+  // SentencePiece file is its own compact form).
+  bool save(PrebuiltArrays& arrays) const;
 
   // Reads the bytes of a SentencePiece model. Such a file defines no added tokens and no template.
   // Throws Error: protobuf, truncated, limit, range, tokenizer, unsupported.
@@ -106,6 +117,10 @@ class Tokenizer {
   const std::optional<FileTruncation>& file_truncation() const { return truncation_; }
   const std::optional<FilePadding>& file_padding() const { return padding_; }
 
+  // "Unigram", "WordPiece", "BPE" or "SentencePiece".
+  std::string_view type() const {
+    return std::visit([](const auto& model) { return model.kType; }, model_);
+  }
   // One line for each stage.
   std::vector<std::string> describe() const;
 
@@ -114,7 +129,9 @@ class Tokenizer {
 
   explicit Tokenizer(Model model) : model_(std::move(model)) { count_ids(); }
 
-  static Model read_model(JsonValue model);
+  static Tokenizer read(std::string_view text, std::string_view source,
+                        const PrebuiltArrays* arrays);
+  static Model read_model(JsonValue model, const PrebuiltArrays* arrays);
   static std::string_view model_type(JsonValue model);
   void read_added_tokens(JsonValue root);
   void count_ids();
@@ -144,13 +161,35 @@ inline Tokenizer Tokenizer::load(const std::filesystem::path& file) {
 }
 
 inline Tokenizer Tokenizer::from_json(std::string_view text, std::string_view source) {
+  return read(text, source, nullptr);
+}
+
+inline Tokenizer Tokenizer::from_prebuilt(std::string_view text, std::string_view source,
+                                          const PrebuiltArrays& arrays) {
+  return read(text, source, &arrays);
+}
+
+inline bool Tokenizer::save(PrebuiltArrays& arrays) const {
+  return std::visit(
+      [&](const auto& model) {
+        if constexpr (requires { model.save(arrays); }) {
+          model.save(arrays);
+          return true;
+        }
+        return false;
+      },
+      model_);
+}
+
+inline Tokenizer Tokenizer::read(std::string_view text, std::string_view source,
+                                 const PrebuiltArrays* arrays) {
   const auto document = JsonDocument::parse(text, {.max_bytes = kMaxTokenizerBytes}, source);
   const JsonValue root = document.root().as_object("the tokenizer");
   if (const auto version = root.find("version")) {
     check(version->as_string("version") == "1.0", ErrorClass::unsupported, source, ": version is ",
           version->describe(), ", expected \"1.0\"");
   }
-  Tokenizer tokenizer(read_model(required_field(root, "model", "the tokenizer")));
+  Tokenizer tokenizer(read_model(required_field(root, "model", "the tokenizer"), arrays));
   // A component that is absent is one that is null.
   const auto each = [&](std::string_view name, auto&& read) {
     if (const auto member = root.find(name); member && !member->is_null()) read(*member);
@@ -191,13 +230,16 @@ inline std::string_view Tokenizer::model_type(JsonValue model) {
   return "WordPiece";
 }
 
-inline Tokenizer::Model Tokenizer::read_model(JsonValue model) {
+inline Tokenizer::Model Tokenizer::read_model(JsonValue model, const PrebuiltArrays* arrays) {
   const std::string_view type = model_type(model.as_object("model"));
-  if (type == "Unigram") return Unigram::from_json(model);
-  if (type == "WordPiece") return WordPiece::from_json(model);
-  check(type == "BPE", ErrorClass::unsupported, model.source(), ": model type ", quote(type),
+  const auto read_as = [&]<class T>(std::type_identity<T>) -> Model {
+    return arrays == nullptr ? T::from_json(model) : T::from_prebuilt(model, *arrays);
+  };
+  if (type == Unigram::kType) return read_as(std::type_identity<Unigram>());
+  if (type == WordPiece::kType) return read_as(std::type_identity<WordPiece>());
+  check(type == Bpe::kType, ErrorClass::unsupported, model.source(), ": model type ", quote(type),
         ", expected Unigram, WordPiece or BPE");
-  return Bpe::from_json(model);
+  return read_as(std::type_identity<Bpe>());
 }
 
 inline void Tokenizer::read_added_tokens(JsonValue list) {

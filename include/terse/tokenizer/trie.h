@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "terse/error.h"
+#include "terse/tokenizer/prebuilt.h"
 #include "terse/tokenizer/token.h"
 
 namespace terse {
@@ -34,9 +36,20 @@ class Trie {
   // that of sorting them. Throws Error(limit) past 2^31 nodes.
   explicit Trie(const std::vector<Entry>& entries);
 
-  // Calls on_match(length, value) for every key that is a prefix of text, shortest first.
+  // The trie that save() stored as arrays called `name`/..., with values below max_value. Walks
+  // stay inside them whatever they hold. Throws Error: missing, schema, tokenizer.
+  Trie(const PrebuiltArrays& arrays, const std::string& name, std::size_t max_value);
+  void save(PrebuiltArrays& arrays, const std::string& name) const {
+    arrays.add(name + "/units", units_.span());
+    arrays.add(name + "/tails", tails_.span());
+    arrays.add(name + "/tail_bytes", tail_bytes_.span());
+  }
+
+  // Calls on_match(length, value) for every key that is a prefix of text, shortest first. No key is
+  // longer than kMaxPieceBytes.
   template <class OnMatch>
   void for_each_prefix(std::string_view text, OnMatch&& on_match) const {
+    const std::size_t most = std::min(text.size(), kMaxPieceBytes);
     std::uint32_t node = 0;
     for (std::size_t depth = 0;; ++depth) {
       const Unit& unit = units_[node];
@@ -46,7 +59,7 @@ class Trie {
         return;
       }
       if (unit.value >= 0) on_match(depth, unit.value);
-      if (depth == text.size()) return;
+      if (depth == most) return;
       const std::uint32_t child = unit.base ^ static_cast<unsigned char>(text[depth]);
       if (units_[child].parent != node) return;
       node = child;
@@ -89,18 +102,18 @@ class Trie {
     return {tail_bytes_.data() + tail.begin, tail.size};
   }
 
-  std::vector<Unit> units_;  // whole blocks, so that base ^ byte never leaves the array
-  std::vector<Tail> tails_;  // the first one is empty
-  std::string tail_bytes_;
+  FlatArray<Unit> units_;  // whole blocks, so that base ^ byte never leaves the array
+  FlatArray<Tail> tails_;  // the first one is empty
+  FlatArray<char> tail_bytes_;
 };
 
 // Sorts the keys, then lays out one node at a time from a stack of key ranges.
 class Trie::Builder {
  public:
-  Builder(Trie& trie, const std::vector<Entry>& entries) : trie_(trie), keys_(sorted(entries)) {}
+  explicit Builder(const std::vector<Entry>& entries) : keys_(sorted(entries)) {}
 
-  void build() {
-    trie_.tails_.emplace_back();
+  void build(Trie* trie) {
+    tails_.emplace_back();
     grow();
     take(0, kNoParent);
     std::vector<Range> open;
@@ -114,10 +127,13 @@ class Trie::Builder {
         place_children(range, open);
       }
     }
-    for (Unit& unit : trie_.units_) {
+    for (Unit& unit : units_) {
       if (unit.parent == kFree) unit = Unit();
     }
-    trie_.units_.shrink_to_fit();
+    units_.shrink_to_fit();
+    trie->units_ = FlatArray(std::move(units_));
+    trie->tails_ = FlatArray(std::move(tails_));
+    trie->tail_bytes_ = FlatArray(std::move(tail_bytes_));
   }
 
  private:
@@ -169,19 +185,19 @@ class Trie::Builder {
     const std::string_view rest = entry.key.substr(range.depth);
     std::uint32_t tail = 0;
     if (!rest.empty()) {
-      tail = static_cast<std::uint32_t>(trie_.tails_.size());
-      trie_.tails_.push_back({static_cast<std::uint32_t>(trie_.tail_bytes_.size()),
-                              static_cast<std::uint32_t>(rest.size())});
-      trie_.tail_bytes_ += rest;
+      tail = static_cast<std::uint32_t>(tails_.size());
+      tails_.push_back({static_cast<std::uint32_t>(tail_bytes_.size()),
+                        static_cast<std::uint32_t>(rest.size())});
+      tail_bytes_.insert(tail_bytes_.end(), rest.begin(), rest.end());
     }
-    trie_.units_[range.node].base = kLeaf | tail;
-    trie_.units_[range.node].value = entry.value;
+    units_[range.node].base = kLeaf | tail;
+    units_[range.node].value = entry.value;
   }
 
   void place_children(const Range& range, std::vector<Range>& open) {
     std::uint32_t begin = range.begin;
     if (keys_[begin].key.size() == range.depth) {  // sorts before its continuations
-      trie_.units_[range.node].value = keys_[begin].value;
+      units_[range.node].value = keys_[begin].value;
       ++begin;
     }
     labels_.clear();
@@ -195,7 +211,7 @@ class Trie::Builder {
       open.back().end = key + 1;
     }
     const std::uint32_t base = find_base();
-    trie_.units_[range.node].base = base;
+    units_[range.node].base = base;
     for (std::size_t child = 0; child < labels_.size(); ++child) {
       open[first_child + child].node = base ^ labels_[child];
       take(base ^ labels_[child], range.node);
@@ -212,28 +228,28 @@ class Trie::Builder {
     for (int attempt = 0; attempt < kMaxAttempts && unit != kFree; ++attempt) {
       const std::uint32_t base = unit ^ labels_[0];
       const auto is_free = [&](unsigned char label) {
-        return trie_.units_[base ^ label].parent == kFree;
+        return units_[base ^ label].parent == kFree;
       };
       if (std::all_of(labels_.begin(), labels_.end(), is_free)) return base;
-      unit = static_cast<std::uint32_t>(trie_.units_[unit].value);
+      unit = static_cast<std::uint32_t>(units_[unit].value);
     }
     return grow() ^ labels_[0];
   }
 
   // Appends a block of free units and returns its first unit.
   std::uint32_t grow() {
-    const std::size_t size = trie_.units_.size();
+    const std::size_t size = units_.size();
     check(size + kBlock < kLeaf, ErrorClass::limit, "trie: more than 2^31 nodes");
     const auto first = static_cast<std::uint32_t>(size);
-    trie_.units_.resize(size + kBlock);
+    units_.resize(size + kBlock);
     for (std::uint32_t unit = first; unit < first + kBlock; ++unit) {
-      trie_.units_[unit].base = unit + 1 < first + kBlock ? unit + 1 : kFree;
-      trie_.units_[unit].value = static_cast<TokenId>(unit > first ? unit - 1 : free_tail_);
+      units_[unit].base = unit + 1 < first + kBlock ? unit + 1 : kFree;
+      units_[unit].value = static_cast<TokenId>(unit > first ? unit - 1 : free_tail_);
     }
     if (free_tail_ == kFree) {
       free_head_ = first;
     } else {
-      trie_.units_[free_tail_].base = first;
+      units_[free_tail_].base = first;
     }
     free_tail_ = first + kBlock - 1;
     return first;
@@ -241,25 +257,48 @@ class Trie::Builder {
 
   // Removes a unit from the free list and makes it a childless node.
   void take(std::uint32_t index, std::uint32_t parent) {
-    Unit& unit = trie_.units_[index];
+    Unit& unit = units_[index];
     const std::uint32_t next = unit.base;
     const auto previous = static_cast<std::uint32_t>(unit.value);
-    (previous == kFree ? free_head_ : trie_.units_[previous].base) = next;
+    (previous == kFree ? free_head_ : units_[previous].base) = next;
     if (next == kFree) {
       free_tail_ = previous;
     } else {
-      trie_.units_[next].value = static_cast<TokenId>(previous);
+      units_[next].value = static_cast<TokenId>(previous);
     }
     unit = {0, parent, -1};
   }
 
-  Trie& trie_;
+  std::vector<Unit> units_;
+  std::vector<Tail> tails_;
+  std::vector<char> tail_bytes_;
   std::vector<Entry> keys_;
   std::vector<unsigned char> labels_;
   std::uint32_t free_head_ = kFree;
   std::uint32_t free_tail_ = kFree;
 };
 
-inline Trie::Trie(const std::vector<Entry>& entries) { Builder(*this, entries).build(); }
+inline Trie::Trie(const std::vector<Entry>& entries) { Builder(entries).build(this); }
+
+inline Trie::Trie(const PrebuiltArrays& arrays, const std::string& name, std::size_t max_value)
+    : units_(arrays.get<Unit>(name + "/units")),
+      tails_(arrays.get<Tail>(name + "/tails")),
+      tail_bytes_(arrays.get<char>(name + "/tail_bytes")) {
+  arrays.require(!units_.empty() && units_.size() % kBlock == 0 && units_.size() < kLeaf,
+                 name + "/units");
+  // Without branches: a vocabulary of a quarter of a million pieces has a million units.
+  const auto limit = static_cast<std::int64_t>(max_value);
+  bool ok = true;
+  for (const Unit& unit : units_) {
+    const bool leaf = (unit.base & kLeaf) != 0;
+    ok &= leaf ? (unit.base & ~kLeaf) < tails_.size() : unit.base < units_.size();
+    ok &= unit.value >= (leaf ? 0 : -1) && unit.value < limit;
+  }
+  arrays.require(ok, name + "/units");
+  for (const Tail& tail : tails_) {
+    ok &= std::uint64_t{tail.begin} + tail.size <= tail_bytes_.size();
+  }
+  arrays.require(ok, name + "/tails");
+}
 
 }  // namespace terse

@@ -8,12 +8,14 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "terse/error.h"
 #include "terse/json.h"
 #include "terse/tokenizer/best_path.h"
 #include "terse/tokenizer/component.h"
+#include "terse/tokenizer/prebuilt.h"
 #include "terse/tokenizer/token.h"
 #include "terse/tokenizer/trie.h"
 #include "terse/tokenizer/vocabulary.h"
@@ -24,10 +26,21 @@ namespace terse {
 // called from several threads.
 class Unigram {
  public:
+  static constexpr std::string_view kType = "Unigram";
+
   // Reads {"unk_id": id or null, "byte_fallback": bool, "vocab": [[piece, score], ...]}.
   // Throws Error: schema (wrong kinds), tokenizer (no pieces, an empty one), range (unk_id outside
   // the list), limit.
   static Unigram from_json(JsonValue model);
+
+  // The same from the arrays that save() stored; `model` is without its vocab. Throws Error: those,
+  // and missing, schema, tokenizer (arrays that contradict each other).
+  static Unigram from_prebuilt(JsonValue model, const PrebuiltArrays& arrays);
+  void save(PrebuiltArrays& arrays) const {
+    vocabulary_.save(arrays);
+    arrays.add("scores", scores_.span());
+    trie_.save(arrays, "trie");
+  }
 
   // Appends the ids of pre_token, which is valid UTF-8. Throws Error(tokenizer) if a character is
   // unknown and the model has no unk_id.
@@ -53,10 +66,11 @@ class Unigram {
 
   void read_vocab(JsonValue model);
   void read_unk_id(JsonValue model);
+  void finish(JsonValue model);
   void append_unknown(std::string_view text, std::vector<TokenId>* ids) const;
 
   Vocabulary vocabulary_;
-  std::vector<double> scores_;  // by id
+  FlatArray<double> scores_;  // by id
   Trie trie_;
   std::array<TokenId, 256> byte_ids_;  // of "<0x00>" to "<0xFF>"; -1 if absent
   double unk_score_ = 0;
@@ -67,12 +81,28 @@ class Unigram {
 inline Unigram Unigram::from_json(JsonValue model) {
   Unigram unigram;
   unigram.read_vocab(model);
-  unigram.read_unk_id(model);
-  unigram.byte_fallback_ = flag_field(model, "byte_fallback", false);
-  for (std::size_t byte = 0; byte < 256; ++byte) {
-    unigram.byte_ids_[byte] = unigram.trie_.find(byte_piece(static_cast<unsigned char>(byte)));
-  }
+  unigram.finish(model);
   return unigram;
+}
+
+inline Unigram Unigram::from_prebuilt(JsonValue model, const PrebuiltArrays& arrays) {
+  Unigram unigram;
+  unigram.vocabulary_ = Vocabulary(arrays);
+  unigram.scores_ = arrays.get<double>("scores");
+  arrays.require(unigram.scores_.size() == unigram.vocab_size(), "scores");
+  unigram.trie_ = Trie(arrays, "trie", unigram.vocab_size());
+  unigram.finish(model);
+  return unigram;
+}
+
+// What follows from the vocabulary and the rest of the model.
+inline void Unigram::finish(JsonValue model) {
+  unk_score_ = *std::min_element(scores_.begin(), scores_.end()) - kUnkPenalty;
+  read_unk_id(model);
+  byte_fallback_ = flag_field(model, "byte_fallback", false);
+  for (std::size_t byte = 0; byte < 256; ++byte) {
+    byte_ids_[byte] = trie_.find(byte_piece(static_cast<unsigned char>(byte)));
+  }
 }
 
 inline void Unigram::read_vocab(JsonValue model) {
@@ -81,8 +111,9 @@ inline void Unigram::read_vocab(JsonValue model) {
         vocab ? vocab->describe() : "missing", ", expected a list of [piece, score]");
   check(vocab->size() > 0, ErrorClass::tokenizer, model.source(), ": model.vocab is empty");
   std::vector<Trie::Entry> entries;
+  std::vector<double> scores;
   entries.reserve(vocab->size());
-  scores_.reserve(vocab->size());
+  scores.reserve(vocab->size());
   std::size_t bytes = 0;
   for (const JsonValue entry : *vocab) {
     const bool is_pair = entry.is_array() && entry.size() == 2;
@@ -93,14 +124,14 @@ inline void Unigram::read_vocab(JsonValue model) {
           model.source(), ": model.vocab entry ", entries.size(), " is not [piece, score]");
     const std::string_view text = (*piece).as_string("piece");
     entries.push_back({text, static_cast<TokenId>(entries.size())});
-    scores_.push_back((*score).as_number("score"));
+    scores.push_back((*score).as_number("score"));
     bytes += text.size();
   }
   vocabulary_.reserve(entries.size(), bytes);
   for (const Trie::Entry& entry : entries) vocabulary_.add(entry.value, entry.key, model.source());
   vocabulary_.finish();
   trie_ = Trie(entries);
-  unk_score_ = *std::min_element(scores_.begin(), scores_.end()) - kUnkPenalty;
+  scores_ = FlatArray(std::move(scores));
 }
 
 inline void Unigram::read_unk_id(JsonValue model) {

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "terse/error.h"
 #include "terse/json.h"
+#include "terse/tokenizer/prebuilt.h"
 #include "terse/tokenizer/token.h"
 
 namespace terse {
@@ -18,9 +20,29 @@ namespace terse {
 // memory depends on the texts alone, never on how large an id is.
 class Vocabulary {
  public:
+  Vocabulary() = default;
+
+  // The vocabulary that save() stored. Throws Error: missing, schema, tokenizer.
+  explicit Vocabulary(const PrebuiltArrays& arrays)
+      : entries_(arrays.get<Entry>("vocabulary/entries")),
+        characters_(arrays.get<char>("vocabulary/characters")) {
+    std::int64_t before = -1;
+    bool ok = !entries_.empty() && entries_.size() <= kMaxVocabulary;
+    for (const Entry& entry : entries_) {
+      ok &= entry.id > before && entry.begin <= characters_.size() &&
+            entry.size <= characters_.size() - entry.begin;
+      before = entry.id;
+    }
+    arrays.require(ok && before < static_cast<std::int64_t>(kMaxVocabulary), "vocabulary/entries");
+  }
+  void save(PrebuiltArrays& arrays) const {
+    arrays.add("vocabulary/entries", entries_.span());
+    arrays.add("vocabulary/characters", characters_.span());
+  }
+
   void reserve(std::size_t pieces, std::size_t bytes) {
-    entries_.reserve(pieces);
-    characters_.reserve(bytes);
+    added_.reserve(pieces);
+    added_characters_.reserve(bytes);
   }
 
   // Throws Error: tokenizer (empty text), limit (piece too long, too many pieces). `source` leads
@@ -29,25 +51,27 @@ class Vocabulary {
     check(!text.empty(), ErrorClass::tokenizer, source, ": piece ", id, " is empty");
     check(text.size() < kMaxPieceBytes, ErrorClass::limit, source, ": piece ", id, " has ",
           text.size(), " bytes, expected fewer than ", kMaxPieceBytes);
-    check(entries_.size() < kMaxVocabulary, ErrorClass::limit, source, ": more than ",
-          kMaxVocabulary, " pieces");
-    entries_.push_back({characters_.size(), static_cast<std::uint32_t>(text.size()), id});
-    characters_ += text;
+    check(added_.size() < kMaxVocabulary, ErrorClass::limit, source, ": more than ", kMaxVocabulary,
+          " pieces");
+    added_.push_back({added_characters_.size(), static_cast<std::uint32_t>(text.size()), id});
+    added_characters_.insert(added_characters_.end(), text.begin(), text.end());
   }
 
-  // Makes operator[] and size() usable; call it once after the last add().
+  // Makes what was added usable; call it once after the last add().
   void finish() {
     const auto by_id = [](const Entry& a, const Entry& b) { return a.id < b.id; };
-    if (!std::is_sorted(entries_.begin(), entries_.end(), by_id)) {
-      std::stable_sort(entries_.begin(), entries_.end(), by_id);
+    if (!std::is_sorted(added_.begin(), added_.end(), by_id)) {
+      std::stable_sort(added_.begin(), added_.end(), by_id);
     }
     std::size_t kept = 0;
-    for (const Entry& entry : entries_) {
-      if (kept > 0 && entries_[kept - 1].id == entry.id) --kept;
-      entries_[kept++] = entry;
+    for (const Entry& entry : added_) {
+      if (kept > 0 && added_[kept - 1].id == entry.id) --kept;
+      added_[kept++] = entry;
     }
-    has_shared_ids_ = kept < entries_.size();
-    entries_.resize(kept);
+    has_shared_ids_ = kept < added_.size();
+    added_.resize(kept);
+    entries_ = FlatArray(std::move(added_));
+    characters_ = FlatArray(std::move(added_characters_));
   }
 
   // The text of an id; empty if it has none.
@@ -61,16 +85,16 @@ class Vocabulary {
 
   // The largest id + 1.
   std::size_t size() const {
-    return entries_.empty() ? 0 : static_cast<std::size_t>(entries_.back().id) + 1;
+    return entries_.empty() ? 0 : static_cast<std::size_t>(entries_.end()[-1].id) + 1;
   }
   // Number of ids that have a text.
   std::size_t num_pieces() const { return entries_.size(); }
-  // Whether two texts were given one id.
+  // Whether two texts that were added have one id.
   bool has_shared_ids() const { return has_shared_ids_; }
 
  private:
   struct Entry {
-    std::size_t begin;
+    std::uint64_t begin;
     std::uint32_t size;
     TokenId id;
   };
@@ -79,8 +103,10 @@ class Vocabulary {
     return {characters_.data() + entry.begin, entry.size};
   }
 
-  std::vector<Entry> entries_;
-  std::string characters_;
+  std::vector<Entry> added_;
+  std::vector<char> added_characters_;
+  FlatArray<Entry> entries_;  // by rising id
+  FlatArray<char> characters_;
   bool has_shared_ids_ = false;
 };
 

@@ -11,6 +11,7 @@
 
 #include "terse/error.h"
 #include "terse/json.h"
+#include "terse/tokenizer/prebuilt.h"
 #include "terse/tokenizer/token.h"
 #include "terse/tokenizer/trie.h"
 #include "terse/tokenizer/vocabulary.h"
@@ -21,10 +22,23 @@ namespace terse {
 // the continuing_subword_prefix. Immutable; encode() may be called from several threads.
 class WordPiece {
  public:
+  static constexpr std::string_view kType = "WordPiece";
+
   // Reads {"vocab": {piece: id}, "unk_token", "continuing_subword_prefix" = "##",
   // "max_input_chars_per_word" = 100}. Throws Error: schema (wrong kinds), tokenizer (no pieces, no
   // unk_token among them), range (an id too large), limit.
-  static WordPiece from_json(JsonValue model);
+  static WordPiece from_json(JsonValue model) { return from(model, nullptr); }
+
+  // The same from the arrays that save() stored; `model` is without its vocab. Throws Error: those,
+  // and missing, schema, tokenizer (arrays that contradict each other).
+  static WordPiece from_prebuilt(JsonValue model, const PrebuiltArrays& arrays) {
+    return from(model, &arrays);
+  }
+  void save(PrebuiltArrays& arrays) const {
+    vocabulary_.save(arrays);
+    initial_.save(arrays, "initial");
+    continuation_.save(arrays, "continuation");
+  }
 
   // Appends the ids of word, which is valid UTF-8; the whole word is one unk if it is too long or
   // some part of it is no piece. Source: huggingface/tokenizers models/wordpiece/mod.rs.
@@ -44,6 +58,7 @@ class WordPiece {
   }
 
  private:
+  static WordPiece from(JsonValue model, const PrebuiltArrays* arrays);
   void read_vocab(JsonValue model);
 
   Vocabulary vocabulary_;
@@ -54,7 +69,7 @@ class WordPiece {
   TokenId unk_id_ = -1;
 };
 
-inline WordPiece WordPiece::from_json(JsonValue model) {
+inline WordPiece WordPiece::from(JsonValue model, const PrebuiltArrays* arrays) {
   WordPiece word_piece;
   if (const auto prefix = model.find("continuing_subword_prefix"); prefix && !prefix->is_null()) {
     word_piece.prefix_ = prefix->as_string("model.continuing_subword_prefix");
@@ -64,7 +79,13 @@ inline WordPiece WordPiece::from_json(JsonValue model) {
           model.source(), ": model.max_input_chars_per_word is ", max->describe(),
           ", expected a count");
   }
-  word_piece.read_vocab(model);
+  if (arrays == nullptr) {
+    word_piece.read_vocab(model);
+  } else {
+    word_piece.vocabulary_ = Vocabulary(*arrays);
+    word_piece.initial_ = Trie(*arrays, "initial", word_piece.vocab_size());
+    word_piece.continuation_ = Trie(*arrays, "continuation", word_piece.vocab_size());
+  }
   const auto unk_token = model.find("unk_token");
   const std::string_view unk =
       unk_token ? unk_token->as_string("model.unk_token") : std::string_view("[UNK]");

@@ -30,9 +30,12 @@ struct Ops {
     }
     const std::size_t element_bytes = dtype == DType::i8 ? 1 : Products::kWeightBytes;
     auto weight = std::make_shared<PanelWeight>(kind, parts, element_bytes);
-    const std::int64_t out_features =
-        kind == LinearKind::gated ? weight->columns() / 2 : weight->columns();
-    return {kind, dtype, width, out_features, weight};
+    return {kind, dtype, width, weight->out_features(), weight};
+  }
+
+  static Linear adopt_linear(const PackedLinear& packed) {
+    auto weight = std::make_shared<PanelWeight>(packed);
+    return {packed.kind, packed.dtype, packed.in_features, weight->out_features(), weight};
   }
 
   static Handle prepare_vector(const TensorView& vector) {
@@ -239,6 +242,7 @@ struct Ops {
                         : std::is_same_v<Element, float> ? DType::f32
                                                          : DType::bf16;
     backend.prepare_linear = prepare_linear;
+    backend.adopt_linear = adopt_linear;
     backend.prepare_vector = prepare_vector;
     backend.prepare_table = prepare_table;
     backend.prepare_rotary = prepare_rotary;

@@ -255,6 +255,12 @@ class Retrieve(CommandTest):
         self.refused(f"json: {self.corpus}:2: ", "retrieve", *self.files)
         code, _, _ = self.run_terse("retrieve", *self.files, "--method", "dense")
         self.assertEqual(code, 2)
+        model = write_embedder(self.folder / "embedder")
+        for unread in (("--max-length", "8"), ("--query-instruction", "x"), ("--weights", "1,1,1"),
+                       ("--model", model, "--k1", "1"), ("--model", model, "--words", "english"),
+                       ("--model", model, "--weights", "1,1,1"), ("--model", model, "--method", "bm25")):
+            code, _, _ = self.run_terse("retrieve", *self.files, *unread)
+            self.assertEqual(code, 2, unread)
 
     def test_fuse(self):
         one = self.write("one", "q Q0 a 1 2 t\nq Q0 b 2 1 t\n")

@@ -79,18 +79,19 @@ void visit_call_fields(terse::EmbedOptions& options, Visitor&& visitor) {
 }
 
 // --weights of bge-m3's mixed scores: dense, sparse, colbert.
-inline void add_m3_weights(CLI::App& app, std::array<double, 3>& weights) {
-  app.add_option_function<std::string>(
-         "--weights",
-         [&weights](const std::string& text) {
-           const std::vector<std::string> parts = split_list(text);
-           terse::check(parts.size() == weights.size(), terse::ErrorClass::range, "--weights has ",
-                        parts.size(), " numbers, expected 3");
-           for (std::size_t part = 0; part < parts.size(); ++part) {
-             weights[part] = parse_number<double>(parts[part], "--weights");
-           }
-         },
-         "Weights of dense, sparse and colbert in the mixed scores of bge-m3 [1,1,1]")
+inline CLI::Option* add_m3_weights(CLI::App& app, std::array<double, 3>& weights) {
+  return app
+      .add_option_function<std::string>(
+          "--weights",
+          [&weights](const std::string& text) {
+            const std::vector<std::string> parts = split_list(text);
+            terse::check(parts.size() == weights.size(), terse::ErrorClass::range, "--weights has ",
+                         parts.size(), " numbers, expected 3");
+            for (std::size_t part = 0; part < parts.size(); ++part) {
+              weights[part] = parse_number<double>(parts[part], "--weights");
+            }
+          },
+          "Weights of dense, sparse and colbert in the mixed scores of bge-m3 [1,1,1]")
       ->type_name("W,W,W");
 }
 

@@ -34,7 +34,7 @@ class SimilarityCommand {
     model_.add(app);
     app.add_option("pairs", input_, "Pairs to compare, - for standard input [-]");
     add_choice(app, "--input-format", input_format_, kPairFormats, "Form of the input [jsonl]");
-    add_m3_weights(app, weights_);
+    weights_option_ = add_m3_weights(app, weights_);
     output_.add(app);
     output_.add_format(app);
     visit_fields(options_, CommandLineFields(app));
@@ -45,6 +45,9 @@ class SimilarityCommand {
     LineReader reader(input_);
     const terse::Embedder embedder = model_.load_embedder();
     options_.embed.sparse = options_.embed.colbert = embedder.info().multi_vector;
+    terse::check(weights_option_->count() == 0 || embedder.info().multi_vector,
+                 terse::ErrorClass::unsupported, "--weights is set, but a ",
+                 embedder.info().architecture, " has one score");
     Output output(output_.path);
     RecordWriter writer(output_.resolved_format(), {{"id", 12, false},
                                                     {"index", 6, true},
@@ -147,7 +150,7 @@ class SimilarityCommand {
     }
     record.add_integer("tokens", query.tokens + passage.tokens)
         .add_boolean("truncated", query.truncated || passage.truncated)
-        .add_text("dtype", terse::dtype_name(embedder.info().dtype));
+        .add_text("dtype", products_name(embedder.info().dtype));
     tokens_ += static_cast<std::uint64_t>(query.tokens + passage.tokens);
   }
 
@@ -157,6 +160,7 @@ class SimilarityCommand {
   OutputOptions output_;
   SimilarityOptions options_;
   std::array<double, 3> weights_ = {1, 1, 1};
+  CLI::Option* weights_option_ = nullptr;
 
   std::uint64_t done_ = 0;
   std::uint64_t tokens_ = 0;

@@ -98,6 +98,7 @@ class RunBuilder {
       for (std::size_t j = i; j-- > 0 && order[j].first == order[i].first;) {
         if (entries[order[j].second].document != entries[order[i].second].document) continue;
         repeated = std::min(repeated, {order[i].second, order[j].second});
+        break;  // one before is enough, and a thousand copies would be compared pair by pair
       }
     }
     if (repeated.first == entries.size()) return;

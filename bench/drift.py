@@ -85,6 +85,7 @@ def rerank(arguments, model, folder, dtype, isa, work):
     length = ["--max-length", 128, "--truncation", "longest-first"] if "cross-encoder" in model.name else ["--max-length", 256]
     out = work / f"{dtype}.trec"
     terse(arguments.bin, "rerank", "--model", model, "--run", run, "--top-k", arguments.top_k, "--dtype", dtype, "--isa", isa,
+          "--threads", arguments.threads,
           "--corpus", prefixed(folder / "corpus.jsonl", before_passage, work / "corpus.jsonl"),
           "--queries", prefixed(folder / "queries.jsonl", before_query, work / "queries.jsonl"), *length, "-o", out)
     return read_run(out.read_text()), ndcg(arguments.bin, folder / "qrels.tsv", out)
@@ -187,6 +188,7 @@ def main():
     parser.add_argument("--model", action="append", default=[], metavar="DIR", help="model folder")
     parser.add_argument("--top-k", default=20, type=int, help="candidates of each query [20]")
     parser.add_argument("--max-queries", default=0, type=int, help="first queries of each run; 0: all [0]")
+    parser.add_argument("--threads", default=0, type=int, help="0: all cores [0]")
     parser.add_argument("--only", choices=("real", "goldens"), help="one of the two tables")
     parser.add_argument("--jsonl", metavar="FILE", help="every row with all its figures")
     arguments = parser.parse_args()

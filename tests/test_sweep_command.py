@@ -112,6 +112,9 @@ class SweepCommandTest(unittest.TestCase):
             self.assertLessEqual(float(row["ndcg@10_low"]), float(row["ndcg@10"]))
             self.assertEqual(float(row["cascade_exact_overlap"]), 1)
             self.assertGreater(float(row["latency_median_ms"]), 0)
+            # Of the one timed query, not of all: what its passages share ran once.
+            self.assertLess(0, float(row["flops_run_per_pair"]))
+            self.assertLess(float(row["flops_run_per_pair"]), float(row["flops_causal_per_pair"]))
         self.assertGreater(float(full["cascade_risk_saved"]), 0)
 
     def test_manifest_and_scores(self):

@@ -116,9 +116,9 @@ TEST_CASE("decoder rerankers give the reference's scores after every exit") {
     terse::LoadOptions quantized = reference(terse::DType::i8);
     quantized.isa.reset();  // the table that users get: tables agree bit for bit in int8 products
     const Gap int8 = score_gap(terse::Reranker::load(folder, quantized), folder, field);
-    MESSAGE(name << " int8 " << int8.worst << " " << int8.mean() << " bf16 ref "
-                 << stats["bf16_vs_f64"]["max"].get<double>() << " "
-                 << stats["bf16_vs_f64"]["mean"].get<double>());
+    // As of encoders: measured 2.3 to 2.6 times the reference's mean, at most 3.3 times its worst.
+    CHECK(int8.mean() <= 4 * stats["bf16_vs_f64"]["mean"].get<double>());
+    CHECK(int8.worst <= 4 * stats["bf16_vs_f64"]["max"].get<double>());
   }
 }
 

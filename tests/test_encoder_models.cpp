@@ -78,9 +78,11 @@ TEST_CASE("encoder rerankers give the reference's scores") {
     const Gap bf16 = score_gap(folder, with_dtype(terse::DType::bf16));
     CHECK(bf16.mean <= stats["bf16_vs_f64"]["mean"].get<double>());
     const Gap int8 = score_gap(folder, with_dtype(terse::DType::i8));
-    MESSAGE(name << " int8 " << int8.worst << " " << int8.mean << " bf16 ref "
-                 << stats["bf16_vs_f64"]["max"].get<double>() << " "
-                 << stats["bf16_vs_f64"]["mean"].get<double>());
+    // A step of int8 is some 1/40 of a row's standard deviation, which errs by 0.7 percent of it;
+    // bf16 by 0.1. Beside that the reference also rounds its residual stream to bf16: measured
+    // here, int8 errs 1.7 to 3.3 times as much as that, and at most 2.3 times as far.
+    CHECK(int8.mean <= 4 * stats["bf16_vs_f64"]["mean"].get<double>());
+    CHECK(int8.worst <= 4 * stats["bf16_vs_f64"]["max"].get<double>());
   }
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -143,7 +144,7 @@ class DecoderPass {
     const EmbedSpec spec{.word = &embed_tokens, .scale = scale};
     context_->rows += static_cast<std::uint64_t>(batch_.total_tokens());
     backend_->embed(*context_, batch_, spec, x_, &norm, &operand_);
-    trace("embed_tokens", x_);
+    trace("embed_tokens", "", x_);
   }
 
   // Goes on with a paused pass over these rows: x as it was, operand = norm(x).
@@ -180,7 +181,7 @@ class DecoderPass {
   // x += factor * W attended, as spec says; operand = spec.next_norm(x).
   void add_attended(const Linear& o_proj, const AddSpec& spec) {
     backend_->linear_add(*context_, attended_, o_proj, spec, x_, &operand_);
-    trace(name_ + ".self_attn.residual", x_);
+    trace(name_, ".self_attn.residual", x_);
   }
 
   // x += factor * down(activation(gate operand) * up operand), as spec says; operand =
@@ -192,7 +193,7 @@ class DecoderPass {
     }
     backend_->linear_add(*context_, gated_, layer.down_proj, spec, x_,
                          spec.next_norm == nullptr ? nullptr : &operand_);
-    trace(name_, x_);
+    trace(name_, "", x_);
   }
 
   // Averages runs of passage rows; operand = norm(x).
@@ -203,7 +204,7 @@ class DecoderPass {
     selection_ = select_tail(batch_, request_.scored_rows);
     inputs_.query_rows = inputs_.key_rows = batch_.total_tokens();
     backend_->norm(*context_, x_, &norm, operand_);
-    trace("layers." + std::to_string(layer) + ".compressed", x_);
+    trace("layers." + std::to_string(layer), ".compressed", x_);
   }
 
   // The rows that are scored, in the state after the blocks run so far, in order of the inputs.
@@ -251,8 +252,12 @@ class DecoderPass {
     operand_.rows = attended_.rows = gated_.rows = rows;
   }
 
-  void trace(const std::string& name, const Residual& residual) {
-    if (tracer() != nullptr) tracer()->residual(*context_, prefix_ + name, residual);
+  // A pass that is not traced builds no names.
+  void trace(std::string_view name, std::string_view suffix, const Residual& residual) {
+    if (tracer() == nullptr) return;
+    std::string full = prefix_;
+    full.append(name).append(suffix);
+    tracer()->residual(*context_, full, residual);
   }
 
   Context* context_;

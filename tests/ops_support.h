@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "terse/cpu.h"
+#include "terse/ops/amx.h"
 #include "terse/ops/avx2.h"
 #include "terse/ops/avx512.h"
 #include "terse/ops/backend.h"
@@ -26,8 +27,14 @@ using Values = std::vector<double>;
 
 inline const Backend& judge() { return terse::reference::backend(DType::f64); }
 
-// Every table that this machine can run, the judge excepted.
+// Every table that this machine can run, the judge excepted; under TERSE_EMULATED those whose
+// instructions are models, which themselves are compiled for AVX2.
 inline std::vector<const Backend*> all_backends() {
+#ifdef TERSE_EMULATED
+  if (!terse::isa_available(terse::Isa::avx2)) return {};
+  return {&terse::avx512::backend(DType::f32), &terse::avx512::widened_backend(),
+          &terse::avx512::pairs::backend(), &terse::amx::backend()};
+#else
   std::vector<const Backend*> backends = {&terse::reference::backend(DType::f32),
                                           &terse::reference::backend(DType::bf16),
                                           &terse::reference::backend(DType::f16)};
@@ -41,7 +48,40 @@ inline std::vector<const Backend*> all_backends() {
   if (terse::isa_available(terse::Isa::avx512)) {
     backends.push_back(&terse::avx512::widened_backend());
   }
+  if (terse::isa_available(terse::Isa::amx)) backends.push_back(&terse::amx::backend());
 #endif
+  return backends;
+#endif
+}
+
+// The same of the int8 tables.
+inline std::vector<const Backend*> int8_backends() {
+#ifdef TERSE_EMULATED
+  if (!terse::isa_available(terse::Isa::avx2)) return {};
+  return {&terse::avx512::words_backend(), &terse::avx512::vnni_backend(),
+          &terse::avx512::pairs::int8_backend()};
+#else
+  std::vector<const Backend*> backends = {&terse::reference::backend(DType::i8)};
+#if defined(__x86_64__)
+  if (terse::isa_available(terse::Isa::avx2)) {
+    backends.push_back(&terse::avx2::backend(DType::i8));
+  }
+  if (terse::isa_available(terse::Isa::avx512)) {
+    backends.push_back(&terse::avx512::words_backend());
+    if (terse::cpu_features().avx512_vnni) backends.push_back(&terse::avx512::vnni_backend());
+    if (terse::cpu_features().avx512_vnni && terse::cpu_features().avx512_bf16) {
+      backends.push_back(&terse::avx512::pairs::int8_backend());
+    }
+  }
+#endif
+  return backends;
+#endif
+}
+
+// Both, for what holds of any table.
+inline std::vector<const Backend*> all_backends_and_int8() {
+  std::vector<const Backend*> backends = all_backends();
+  for (const Backend* backend : int8_backends()) backends.push_back(backend);
   return backends;
 }
 
@@ -115,7 +155,9 @@ class Runner {
     return x;
   }
   terse::Operand operand(std::int64_t rows, std::int64_t width) {
-    const DType dtype = context.backend->compute;
+    return operand(rows, width, context.backend->compute);
+  }
+  terse::Operand operand(std::int64_t rows, std::int64_t width, DType dtype) {
     return {memory(context.backend->operand_bytes(rows, width, dtype)), rows, width, dtype};
   }
   terse::Operand operand(const Values& values, std::int64_t rows, std::int64_t width) {

@@ -236,6 +236,24 @@ class Score(CommandTest):
         self.assertEqual([self.error_class(r) for r in rows[:-1]], [error_class for _, error_class in bad])
         self.assertIn("score", rows[-1])
 
+    def test_query_max_length_where_it_has_no_effect(self):
+        for truncation in ("longest-first", "error", "chunk"):
+            rows = self.score("--truncation", truncation, "--query-max-length", "8", items=[pair()], code=1)
+            self.assertEqual(self.error_class(rows[0]), "unsupported", truncation)
+
+    def test_warnings(self):
+        folder = shared("models/tiny-gemma2-lightweight")
+        if folder is None:
+            self.skipTest("no reference data")
+        for command, stdin in ((["score"], json.dumps(pair())), (["rerank", "--query", "hi"], "cat")):
+            for options, warning in ((["--compress-layers", "0,100", "--compress-ratio", "2"], "compress_layers 0, 100"),
+                                     (["--compress-layers", "2"], "no compress_ratio"),
+                                     (["--cutoff-layers", "2,100"], "cutoff_layers 100")):
+                code, _, err = self.run_terse(*command, "--model", folder, *options, stdin=stdin + "\n" + stdin)
+                self.assertEqual(code, 0, err)
+                self.assertEqual(err.count("terse: warning: "), 1, err)
+                self.assertIn(warning, err)
+
     def test_chunks(self):
         rows = self.score("--truncation", "chunk", "--max-length", "20", items=[pair("hi", "cat " * 60), pair()])
         self.assertGreater(rows[0]["chunks"], 1)
@@ -465,7 +483,15 @@ class Rerank(CommandTest):
         spelled = self.rerank(model=self.embedder, stdin="the cat\nthe mat")
         self.assertEqual([r["score"] for r in plain], [r["score"] for r in same])
         self.assertEqual([r["score"] for r in prefixed], [r["score"] for r in spelled])
-        self.refused("unsupported", "rerank", "--model", self.embedder, "--query", "q", "--normalize", stdin="cat")
+
+    def test_options_without_effect_are_refused(self):
+        for option in (("--normalize",), ("--truncation", "error"), ("--query-max-length", "8"), ("--prompt", "p"),
+                       ("--cutoff-layers", "8"), ("--compress-layers", "8"), ("--compress-ratio", "2"),
+                       ("--heads", "own"), ("--attention-softcap", "on"), ("--gelu", "erf")):
+            with self.subTest(option=option):
+                self.refused("unsupported", "rerank", "--model", self.embedder, "--query", "q", *option, stdin="cat")
+        code, _, err = self.run_terse("rerank", "--model", self.reranker, "--query", "q", "--tag", "x", stdin="cat")
+        self.assertEqual(code, 2, err)
 
 
 class RerankRun(CommandTest):
@@ -559,6 +585,11 @@ class Embed(CommandTest):
         mean = self.embed("--pooling", "mean", items=[{"text": "cat"}])[0]["dense"]
         self.assertNotEqual(mean, rows[1]["dense"])
 
+    def test_what_a_numpy_file_does_not_hold(self):
+        for option in (("--outputs", "dense,sparse"), ("--ids",)):
+            code, _, err = self.run_terse("embed", "--model", self.embedder, "--npy", self.folder / "x", *option)
+            self.assertEqual(code, 2, err)
+
     def test_npy(self):
         path = self.folder / "x.npy"
         rows = self.embed("--npy", path, stdin='{"text": "hi"}\nbad\n{"text": "cat"}\n', code=1)
@@ -605,6 +636,7 @@ class Similarity(CommandTest):
         mixed = (0.4 * scores["dense"] + 0.2 * scores["sparse"] + 0.4 * scores["colbert"]) / 1.0
         self.assertAlmostEqual(scores["colbert+sparse+dense"], mixed, places=6)
         self.refused("range", "similarity", "--model", folder, "--weights", "1,2", code=2)
+        self.refused("unsupported", "similarity", "--model", self.embedder, "--weights", "1,1,1")
 
 
 class Tokenize(CommandTest):
@@ -630,6 +662,11 @@ class Tokenize(CommandTest):
         self.assertEqual(row["type_ids"], [0, 0, 0, 1, 1])
         rows = self.tokenize(model=self.reranker / "tokenizer.json", items=[{"query": "a", "passage": "b"}], code=1)
         self.assertEqual(self.error_class(rows[0]), "unsupported")
+
+    def test_options_that_a_model_layout_does_not_take(self):
+        for option in ("--no-special", "--special-as-text"):
+            rows = self.tokenize(option, items=[{"query": "hi", "passage": "cat"}], code=1)
+            self.assertEqual(self.error_class(rows[0]), "unsupported")
 
     def test_model_layout(self):
         row = self.tokenize(items=[pair()])[0]
@@ -716,6 +753,11 @@ class Trace(CommandTest):
         code, _, err = self.run_terse("trace", "--model", self.embedder, "--text", "hi cat", "--output", path)
         self.assertEqual(code, 0, err)
         self.assertEqual(read_safetensors(path)["embeddings"][0], [4, 16])
+
+    def test_options_without_effect_are_refused(self):
+        for option in (("--prompt", "p"), ("--query-instruction", "x"), ("--normalize",)):
+            self.refused("unsupported", "trace", "--model", self.embedder, "--text", "hi", *option,
+                         "--output", self.folder / "x")
 
     def test_wrong_usage(self):
         for args in (("--text", "hi"), ("--query", "hi"), ()):

@@ -11,6 +11,7 @@
 
 #include "support.h"
 #include "terse/flops.h"
+#include "terse/ops/op_counter.h"
 #include "terse/ops/reference.h"
 #include "terse/published.h"
 #include "terse/synth.h"
@@ -145,82 +146,7 @@ TEST_CASE("a layout names exactly the tensors of the reference's folders") {
 
 namespace {
 
-struct Counts {
-  std::uint64_t linear = 0;
-  std::uint64_t dense = 0;
-  std::uint64_t causal = 0;
-};
-Counts counts;
-
 const terse::Backend& plain() { return terse::reference::backend(terse::DType::f32); }
-
-void count_linear(std::int64_t rows, std::int64_t in, std::int64_t out) {
-  counts.linear += static_cast<std::uint64_t>(2 * rows * in * out);
-}
-
-// Pairs of a query row and a key row that attention works on, by the batch alone.
-void count_attention(const terse::Batch& batch, const terse::AttentionInputs& in,
-                     const terse::AttentionRule& rule, const terse::RowSelection* selection) {
-  const auto per_pair = static_cast<std::uint64_t>(4 * in.shape.heads * in.shape.head_dim);
-  for (std::int64_t s = 0; s < batch.size(); ++s) {
-    const auto at = static_cast<std::size_t>(s);
-    const std::int64_t prefix = batch.prefix_of(s);
-    const std::int64_t before = prefix < 0 ? 0 : batch.length(prefix);
-    const std::int64_t keys = before + batch.length(s);
-    const auto ask = [&](std::int64_t row) {
-      const std::int64_t seen = rule.causal ? before + row - batch.cu_seqlens[at] + 1 : keys;
-      counts.dense += per_pair * static_cast<std::uint64_t>(keys);
-      counts.causal += per_pair * static_cast<std::uint64_t>(seen);
-    };
-    if (selection == nullptr) {
-      for (std::int64_t row = batch.cu_seqlens[at]; row < batch.cu_seqlens[at + 1]; ++row) ask(row);
-    } else {
-      for (std::int32_t i = selection->cu_rows[at]; i < selection->cu_rows[at + 1]; ++i) {
-        ask(selection->rows[static_cast<std::size_t>(i)]);
-      }
-    }
-  }
-}
-
-// The reference table with the ops that hold products counted.
-const terse::Backend& counting_backend() {
-  static const terse::Backend backend = [] {
-    using namespace terse;
-    Backend table = plain();
-    table.project_qkv = [](Context& context, const Batch& batch, const Operand& x,
-                           const Linear& qkv, const ProjectSpec& spec, AttentionInputs out) {
-      const std::int64_t key_width = 2 * out.shape.kv_heads * out.shape.head_dim;
-      const auto queries = spec.selection == nullptr
-                               ? x.rows
-                               : static_cast<std::int64_t>(spec.selection->rows.size());
-      count_linear(x.rows, x.width, key_width);
-      count_linear(queries, x.width, qkv.out_features - key_width);
-      plain().project_qkv(context, batch, x, qkv, spec, out);
-    };
-    table.attention = [](Context& context, const Batch& batch, const AttentionInputs& in,
-                         const AttentionRule& rule, const RowSelection* selection, Operand out) {
-      count_attention(batch, in, rule, selection);
-      plain().attention(context, batch, in, rule, selection, out);
-    };
-    table.linear_add = [](Context& context, const Operand& in, const Linear& linear,
-                          const AddSpec& spec, Residual x, Operand* out) {
-      count_linear(in.rows, linear.in_features, linear.out_features);
-      plain().linear_add(context, in, linear, spec, x, out);
-    };
-    table.linear_activation = [](Context& context, const Operand& in, const Linear& linear,
-                                 Activation activation, Operand out) {
-      count_linear(in.rows, linear.in_features, linear.out_features);
-      plain().linear_activation(context, in, linear, activation, out);
-    };
-    table.linear_gated = [](Context& context, const Operand& in, const Linear& linear,
-                            Activation activation, Operand out) {
-      count_linear(in.rows, linear.in_features, 2 * linear.out_features);
-      plain().linear_gated(context, in, linear, activation, out);
-    };
-    return table;
-  }();
-  return backend;
-}
 
 // A published model made small: other widths, the same keys.
 std::string small_config(const std::string& name) {
@@ -241,6 +167,8 @@ std::string small_config(const std::string& name) {
 
 struct SmallModel {
   TemporaryFolder temporary;
+  std::unique_ptr<terse::OpCounter> counter = std::make_unique<terse::OpCounter>();
+  const terse::Backend* backend = &counter->count(plain());
   terse::ModelShape shape;
   std::unique_ptr<terse::RerankModel> reranker;
   std::unique_ptr<terse::EmbedModel> embedder;
@@ -250,7 +178,7 @@ struct SmallModel {
     terse::write_synthetic_model(path, small_config(name));
     terse::ModelFolder folder = terse::ModelFolder::open(path, {});
     folder.savings = savings;
-    folder.backend = &counting_backend();
+    folder.backend = backend;
     shape = terse::read_model_shape(folder.config);
     if (shape.role == terse::ModelRole::reranker) {
       reranker = terse::load_reranker(folder);
@@ -260,7 +188,8 @@ struct SmallModel {
   }
 
   // Counts what a pass over these requests (of one query) does.
-  Counts run(const std::vector<terse::PassRequest>& requests, terse::Context& context) const {
+  terse::OpCounts run(const std::vector<terse::PassRequest>& requests,
+                      terse::Context& context) const {
     std::vector<terse::Input> inputs;
     for (const terse::PassRequest& request : requests) {
       terse::Input& input = inputs.emplace_back();
@@ -272,8 +201,8 @@ struct SmallModel {
     }
     std::vector<const terse::Input*> rows;
     for (const terse::Input& input : inputs) rows.push_back(&input);
-    context.backend = &counting_backend();
-    counts = {};
+    context.backend = backend;
+    counter->reset();
     if (reranker != nullptr) {
       std::vector<double> scores(rows.size() * requests[0].run.exits.size());
       reranker->forward(context, rows, requests[0].run, scores, nullptr);
@@ -281,7 +210,7 @@ struct SmallModel {
       std::vector<terse::Vectors> vectors(rows.size());
       embedder->forward(context, rows, {}, vectors, nullptr);
     }
-    return counts;
+    return counter->counts();
   }
 };
 
@@ -292,10 +221,10 @@ const char* const kSmallModels[] = {"bge-reranker-v2-m3",
                                     "bge-reranker-v2-minicpm-layerwise",
                                     "bge-reranker-v2.5-gemma2-lightweight"};
 
-void check_same(const Counts& counted, const terse::PassCost& cost) {
-  CHECK(counted.linear == cost.linear_flops);
-  CHECK(counted.dense == cost.attention_flops_dense);
-  CHECK(counted.causal == cost.attention_flops_causal);
+void check_same(const terse::OpCounts& counted, const terse::PassCost& cost) {
+  CHECK(counted.linear_flops == cost.linear_flops);
+  CHECK(counted.attention_flops_dense == cost.attention_flops_dense);
+  CHECK(counted.attention_flops_causal == cost.attention_flops_causal);
 }
 
 }  // namespace
@@ -331,12 +260,13 @@ TEST_CASE("a second passage of a query costs what the formula for a shared prefi
     const auto second = request_of(model.shape, 7, 8, 5, options);
     const terse::Savings alone{.last_row_only = last_row_only, .share_prefix = false};
     terse::Context context;
-    const Counts counted = model.run({first, second}, context);
+    const terse::OpCounts counted = model.run({first, second}, context);
     const auto one = terse::pass_cost(model.shape, first, alone);
     const auto more = terse::pass_cost(model.shape, second, savings);
-    CHECK(counted.linear == one.linear_flops + more.linear_flops);
+    CHECK(counted.linear_flops == one.linear_flops + more.linear_flops);
     // Not so the dense count: rows of the prefix have no passage to stand against.
-    CHECK(counted.causal == one.attention_flops_causal + more.attention_flops_causal);
+    CHECK(counted.attention_flops_causal ==
+          one.attention_flops_causal + more.attention_flops_causal);
   }
 }
 

@@ -42,10 +42,15 @@ TEST_CASE("metrics of a small ranking, computed by hand") {
   CHECK(value("recall@3", kEntries, kGrades) == doctest::Approx(1 / 3.0));
   CHECK(value("p@4", kEntries, kGrades) == doctest::Approx(0.5));
   CHECK(value("P@10", kEntries, kGrades) == doctest::Approx(0.2));
+  CHECK(value("success@1", kEntries, kGrades) == 0);
+  CHECK(value("success@2", kEntries, kGrades) == 1);
+  CHECK(value("Rprec", kEntries, kGrades) == doctest::Approx(1 / 3.0));
+  CHECK(value("bpref", kEntries, kGrades) == doctest::Approx(1 / 3.0));  // c stands before d
 }
 
 TEST_CASE("a query without relevant documents measures 0") {
-  for (const char* name : {"ndcg@10", "map", "mrr", "recall", "p@5"}) {
+  for (const char* name :
+       {"ndcg@10", "map", "mrr", "recall", "p@5", "success@5", "rprec", "bpref"}) {
     CHECK(value(name, kEntries, {{"a", 0}, {"b", -2}}) == 0);
     CHECK(value(name, {}, kGrades) == 0);
   }
@@ -56,7 +61,7 @@ TEST_CASE("names of metrics") {
   CHECK(parse_metric("nDCG@10").name == "nDCG@10");
   CHECK(parse_metric("map").cutoff == Metric::kAllRanks);
   for (const char* name : {"", "p", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@x", "ndcg10", "f1@3",
-                           "ndcg@99999999999999999999"}) {
+                           "success", "rprec@5", "ndcg@99999999999999999999"}) {
     CHECK(error_class_of([&] { parse_metric(name); }) == "range");
   }
 }
@@ -85,8 +90,9 @@ TEST_CASE("ties at the cut-off are counted") {
 TEST_CASE("the average rule is the mean over all orders") {
   // One score for the middle four: every order of them, by TieRule::input.
   std::vector<std::string> middle = {"b", "c", "d", "e"};
-  const Grades grades = {{"b", 2}, {"d", 1}, {"f", 1}, {"y", 1}};
-  for (const char* name : {"ndcg", "ndcg@3", "map", "map@3", "mrr", "mrr@3", "recall@3", "p@2"}) {
+  const Grades grades = {{"b", 2}, {"c", 0}, {"d", 1}, {"e", 0}, {"f", 1}, {"y", 1}, {"z", 0}};
+  for (const char* name : {"ndcg", "ndcg@3", "map", "map@3", "mrr", "mrr@3", "recall@3", "p@2",
+                           "success@2", "success@3", "success@5", "rprec", "bpref"}) {
     double sum = 0;
     int orders = 0;
     std::sort(middle.begin(), middle.end());
@@ -130,11 +136,20 @@ TEST_CASE("documents with the query's id are dropped on request") {
 namespace {
 
 // Our name of a measure in the reference data.
-const std::vector<std::pair<std::string, std::string>> kEdgeNames = {
-    {"ndcg", "ndcg"},         {"ndcg@3", "ndcg_cut_3"},     {"ndcg@10", "ndcg_cut_10"},
-    {"map", "map"},           {"mrr", "recip_rank"},        {"recall", "set_recall"},
-    {"recall@3", "recall_3"}, {"recall@100", "recall_100"}, {"p@3", "P_3"},
-    {"p@10", "P_10"}};
+const std::vector<std::pair<std::string, std::string>> kEdgeNames = {{"ndcg", "ndcg"},
+                                                                     {"ndcg@3", "ndcg_cut_3"},
+                                                                     {"ndcg@10", "ndcg_cut_10"},
+                                                                     {"map", "map"},
+                                                                     {"mrr", "recip_rank"},
+                                                                     {"recall", "set_recall"},
+                                                                     {"recall@3", "recall_3"},
+                                                                     {"recall@100", "recall_100"},
+                                                                     {"p@3", "P_3"},
+                                                                     {"p@10", "P_10"},
+                                                                     {"success@1", "success_1"},
+                                                                     {"success@5", "success_5"},
+                                                                     {"rprec", "Rprec"},
+                                                                     {"bpref", "bpref"}};
 const std::vector<std::pair<std::string, std::string>> kCollectionNames = {
     {"ndcg@10", "ndcg@10"},      {"ndcg@5", "ndcg@5"},  {"map", "map"},
     {"mrr@10", "mrr@10"},        {"mrr", "recip_rank"}, {"p@10", "p@10"},

@@ -26,7 +26,7 @@ BINARY = ""
 TIMEOUT_S = 300
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("TERSE_SHARED", ROOT / ".." / "shared"))
-TIMING = {"latency_median_ms", "latency_p95_ms", "probe_before_gflops", "probe_after_gflops", "peak_rss_mb"}
+TIMING = {"latency_median_ms", "latency_p95_ms", "flops_run_per_pair", "probe_before_gflops", "probe_after_gflops", "peak_rss_mb"}
 
 
 def untimed(path):
@@ -164,6 +164,14 @@ class SweepCommandTest(unittest.TestCase):
         self.assertEqual(code, 3)
         self.assertIn("error: schema", err)
         self.assertEqual(output.read_bytes(), self.whole.read_bytes())
+        run = self.folder / "unknown.trec"
+        run.write_text((SHARED / "collections" / "xquad" / "en" / "runs" / "bm25.trec").read_text(encoding="utf-8")
+                       .replace(" Q0 ", " Q0 no-", 1))
+        command = self.command(self.folder / "unknown.csv")
+        command[command.index("--run") + 1] = str(run)
+        r = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S)
+        self.assertEqual(r.returncode, 3)
+        self.assertIn(f'missing: {run}:1: document "no-', r.stderr.decode())
         notes = self.folder / "notes.csv"
         notes.write_text("shopping list")
         self.assertEqual(self.sweep(notes)[0], 3)

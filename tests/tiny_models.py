@@ -24,14 +24,14 @@ def write_safetensors(path, tensors):
 
 
 def read_safetensors(path):
-    """{name: (shape, list of floats)} of a file of F32 tensors."""
-    raw = pathlib.Path(path).read_bytes()
+    """{name: (shape, list of floats)} of a file of F32 and F64 tensors."""
+    raw, codes = pathlib.Path(path).read_bytes(), {"F32": "f", "F64": "d"}
     (length,) = struct.unpack("<Q", raw[:8])
     tensors = {}
     for name, entry in json.loads(raw[8:8 + length]).items():
         if name != "__metadata__":
             begin, end = (8 + length + offset for offset in entry["data_offsets"])
-            tensors[name] = (entry["shape"], array.array("f", raw[begin:end]).tolist())
+            tensors[name] = (entry["shape"], array.array(codes[entry["dtype"]], raw[begin:end]).tolist())
     return tensors
 
 

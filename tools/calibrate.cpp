@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "calibration_picture.h"
 #include "commands.h"
 #include "evaluation_files.h"
 #include "fields.h"
@@ -42,6 +43,7 @@ class CalibrateCommand {
     run->excludes("--model");
     app.add_option("--bins", bins_, "Bars of the reliability diagram [10]")
         ->check(CLI::Range(std::size_t{1}, std::size_t{1000}));
+    app.add_option("--plot", plot_, "Picture of the reliability diagram, SVG");
     output_.add(app);
     output_.add_format(app);
     visit_fields(options_, CommandLineFields(app));
@@ -61,6 +63,7 @@ class CalibrateCommand {
     output.write(format == Format::jsonl ? record(calibration).json() + "\n"
                                          : text(calibration, format));
     output.finish();
+    if (!plot_.empty()) write_whole_file(plot_, reliability_picture(calibration));
     return kSuccess;
   }
 
@@ -174,6 +177,7 @@ class CalibrateCommand {
   std::string run_;
   std::string qrels_;
   std::size_t bins_ = 10;
+  std::string plot_;
   OutputOptions output_;
   terse::ScoreOptions options_;
   std::vector<terse::LabelledScore> examples_;

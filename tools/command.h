@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -110,6 +111,19 @@ inline void print_message(std::string_view kind, std::string_view text) {
   const std::string line = "terse: " + std::string(kind) + ": " + std::string(text) + "\n";
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
+
+// The warnings of results, each printed once.
+class Warnings {
+ public:
+  void print(const std::vector<std::string>& warnings) {
+    for (const std::string& warning : warnings) {
+      if (printed_.insert(warning).second) print_message("warning", warning);
+    }
+  }
+
+ private:
+  std::set<std::string> printed_;
+};
 
 inline constexpr Choice<Format> kRecordFormats[] = {
     {"table", Format::table}, {"jsonl", Format::jsonl}, {"tsv", Format::tsv}};

@@ -6,13 +6,16 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "command.h"
 #include "model_options.h"
 #include "pair_lines.h"
 #include "terse/error.h"
+#include "terse/models/input.h"
 
 namespace terse_tools {
 
@@ -22,12 +25,17 @@ struct DocumentScore {
   std::optional<terse::Error> error = {};
 };
 
-// Throws Error(unsupported) for options that only rerankers have.
-inline void refuse_reranker_options(const terse::ScoreOptions& options) {
-  terse::check(options.truncation == terse::Truncation::passage && !options.normalize &&
-                   !options.query_max_length,
-               terse::ErrorClass::unsupported,
-               "an embedder has no truncation, normalize or query-max-length when it ranks");
+// Throws Error(unsupported) naming an option of rerankers that has no effect on an embedder, which
+// messages call `user`.
+inline void refuse_reranker_options(const terse::ScoreOptions& options, std::string_view user) {
+  terse::refuse_decoder_options(options, user);
+  const auto refuse = [&](bool set, std::string_view name) {
+    terse::check(!set, terse::ErrorClass::unsupported, name, " is set, but a ", user,
+                 " has no such choice");
+  };
+  refuse(options.query_max_length.has_value(), "query_max_length");
+  refuse(options.truncation != terse::Truncation::passage, "truncation");
+  refuse(options.normalize, "normalize");
 }
 
 class DocumentScorer {
@@ -38,7 +46,7 @@ class DocumentScorer {
                  std::vector<std::string> documents)
       : options_(options), documents_(std::move(documents)), vectors_(documents_.size()) {
     if (model.is_embedder()) {
-      refuse_reranker_options(options);
+      refuse_reranker_options(options, "ranking embedder");
       model_.emplace<terse::Embedder>(model.load_embedder());
     } else {
       model_.emplace<terse::Reranker>(model.load_reranker());
@@ -66,7 +74,7 @@ class DocumentScorer {
   };
 
   void rerank(const terse::Reranker& reranker, const std::string& query,
-              std::span<DocumentScore> scores, const terse::CallOptions& call) const {
+              std::span<DocumentScore> scores, const terse::CallOptions& call) {
     for (std::size_t begin = 0; begin < scores.size(); begin += kChunkItems) {
       const auto chunk = scores.subspan(begin, std::min(kChunkItems, scores.size() - begin));
       std::vector<terse::Pair> pairs;
@@ -77,6 +85,7 @@ class DocumentScorer {
       for (std::size_t i = 0; i < chunk.size(); ++i) {
         chunk[i].error = results[i].error;
         if (!results[i].error) chunk[i].score = results[i].score();
+        warnings_.print(results[i].warnings);
       }
     }
   }
@@ -129,6 +138,7 @@ class DocumentScorer {
   std::vector<std::string> documents_;
   std::vector<Vector> vectors_;  // of documents, embedders only
   std::variant<std::monostate, terse::Reranker, terse::Embedder> model_;
+  Warnings warnings_;
 };
 
 }  // namespace terse_tools

@@ -100,14 +100,17 @@ class EmbedCommand {
            "What to print; sparse and colbert: bge-m3 [dense]")
         ->type_name("dense,sparse,colbert");
     output_.add(app);
-    app.add_option("--npy", npy_path_,
-                   "Write dense vectors to a NumPy file instead, NaN for failed lines");
-    app.add_flag("--ids", with_ids_, "Print the token ids that the model was given");
+    auto* npy = app.add_option("--npy", npy_path_,
+                               "Write dense vectors to a NumPy file instead, NaN for failed lines");
+    app.add_flag("--ids", with_ids_, "Print the token ids that the model was given")->excludes(npy);
     visit_fields(options_, CommandLineFields(app));
     visit_call_fields(options_, CommandLineFields(app));
   }
 
   int run() {
+    if (!npy_path_.empty() && (!options_.dense || options_.sparse || options_.colbert)) {
+      throw CLI::ValidationError("--npy", "holds dense vectors alone, not other --outputs");
+    }
     LineReader reader(input_);
     const terse::Embedder embedder = model_.load_embedder();
     Output output(output_.path);
@@ -186,7 +189,7 @@ class EmbedCommand {
     }
     if (options_.colbert) record.add("colbert", rows_text(result));
     record.add_integer("tokens", result.tokens).add_boolean("truncated", result.truncated);
-    record.add_text("dtype", terse::dtype_name(embedder.info().dtype));
+    record.add_text("dtype", products_name(embedder.info().dtype));
     if (with_ids_) {
       record.add("input_ids", json_integers(std::span<const std::int32_t>(result.input_ids)));
     }

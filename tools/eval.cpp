@@ -29,7 +29,8 @@ class EvalCommand {
     app.add_option("--run", run_path_, "TREC run to evaluate, - for standard input")->required();
     app.add_option_function<std::string>(
            "--metrics", [this](const std::string& names) { choose_metrics(names); },
-           "ndcg, map, mrr, recall with or without @k, p@k [ndcg@10,map,mrr@10,recall@100]")
+           "ndcg, map, mrr, recall with or without @k; p@k, success@k; rprec, bpref "
+           "[ndcg@10,map,mrr@10,recall@100]")
         ->type_name("NAME,NAME,...");
     add_choice(app, "--ties", options_.ties, kTieRules,
                "Order of equal scores: by document id as trec_eval, as in the file, or the mean "

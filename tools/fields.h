@@ -4,6 +4,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -74,6 +76,23 @@ void visit_call_fields(terse::EmbedOptions& options, Visitor&& visitor) {
                  "How token vectors become one [auto: as the model folder says]");
   visitor.flag("normalize", options.normalize, "Scale vectors to length 1 [on]");
   visitor.integer("truncate_dim", options.truncate_dim, 0, "Keep only the first columns [0: all]");
+}
+
+// --weights of bge-m3's mixed scores: dense, sparse, colbert.
+inline CLI::Option* add_m3_weights(CLI::App& app, std::array<double, 3>& weights) {
+  return app
+      .add_option_function<std::string>(
+          "--weights",
+          [&weights](const std::string& text) {
+            const std::vector<std::string> parts = split_list(text);
+            terse::check(parts.size() == weights.size(), terse::ErrorClass::range, "--weights has ",
+                         parts.size(), " numbers, expected 3");
+            for (std::size_t part = 0; part < parts.size(); ++part) {
+              weights[part] = parse_number<double>(parts[part], "--weights");
+            }
+          },
+          "Weights of dense, sparse and colbert in the mixed scores of bge-m3 [1,1,1]")
+      ->type_name("W,W,W");
 }
 
 // Adds each field as an option of a subcommand. A value outside its range throws Error(range).

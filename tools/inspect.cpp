@@ -1,6 +1,7 @@
 // terse inspect: what a model folder or one of its files is, after every check that scoring does.
 #include "terse/inspect.h"
 
+#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <utility>
@@ -30,7 +31,7 @@ void add_model(const terse::ModelInfo& model, Record& record) {
       .add_integer("vocab_size", model.vocab_size)
       .add_integer("max_tokens", model.max_tokens)
       .add("exits", json_integers(std::span<const std::int64_t>(model.exits)))
-      .add_text("dtype", terse::dtype_name(model.dtype))
+      .add_text("dtype", products_name(model.dtype))
       .add_text("isa", terse::isa_name(model.isa))
       .add_integer("threads", model.threads);
 }

@@ -29,6 +29,13 @@ constexpr Choice<std::optional<terse::Isa>> kIsas[] = {{"auto", std::nullopt},
 
 }  // namespace
 
+const char* products_name(terse::DType dtype) {
+  for (const auto& choice : kDTypes) {
+    if (choice.value == dtype) return choice.name;
+  }
+  return terse::dtype_name(dtype);
+}
+
 void ModelOptions::add(CLI::App& app) {
   app.add_option("-m,--model", path, "Model folder as published, or a file made by terse pack")
       ->required();
@@ -36,7 +43,7 @@ void ModelOptions::add(CLI::App& app) {
       ->check(CLI::Range(0, 1024));
   add_choice(app, "--device", device, kDevices, "Where to compute [auto]");
   add_choice(app, "--dtype", load.dtype, kDTypes,
-             "Type of products [auto: the best that keeps f32's scores]");
+             "Type of products [auto: f32, the only one that keeps the reference's scores]");
   add_choice(app, "--isa", load.isa, kIsas, "Instruction set [auto: the best of this machine]");
   app.add_option("--batch-tokens", load.batch_tokens,
                  "Tokens computed together, at most [0: fits the caches]")
@@ -48,9 +55,11 @@ void ModelOptions::check_device() const {
                "cuda: this program was built without it");
 }
 
-terse::Reranker ModelOptions::load_reranker() const {
+terse::Reranker ModelOptions::load_reranker(terse::OpCounter* op_counter) const {
   check_device();
-  auto reranker = terse::Reranker::load(path, load);
+  terse::LoadOptions options = load;
+  options.op_counter = op_counter;
+  auto reranker = terse::Reranker::load(path, options);
   note_signals();
   return reranker;
 }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "command.h"
+#include "terse/dtype.h"
 #include "terse/embed.h"
 #include "terse/options.h"
 #include "terse/rerank.h"
@@ -23,7 +24,8 @@ struct ModelOptions {
 
   // Loads the model; signals are noted from then on, not obeyed at once. Throws everything the
   // library's load throws; device if the device asked for is not to be had.
-  terse::Reranker load_reranker() const;
+  // op_counter: told of every forward pass; null: nobody is.
+  terse::Reranker load_reranker(terse::OpCounter* op_counter = nullptr) const;
   terse::Embedder load_embedder() const;
 
   // Whether the model is an embedder; reads its config alone.
@@ -31,5 +33,8 @@ struct ModelOptions {
   // Throws Error(device) if the device asked for is not to be had.
   void check_device() const;
 };
+
+// What --dtype calls a type of products; results say it so too.
+const char* products_name(terse::DType dtype);
 
 }  // namespace terse_tools

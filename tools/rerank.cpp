@@ -44,7 +44,7 @@ class RerankCommand {
     app.add_option("--top-k", run_.top_k, "Documents of each query to rerank [100]")
         ->check(CLI::PositiveNumber)
         ->needs(run);
-    app.add_option("--tag", ranking_.tag, "Last column of the run that is written [terse]");
+    tag_ = app.add_option("--tag", ranking_.tag, "Last column of the run that is written [terse]");
     app.add_option("--resume", run_.resume,
                    "File that the new run is written to; queries that it has are skipped")
         ->needs(run);
@@ -53,15 +53,24 @@ class RerankCommand {
 
   int run() {
     if (query_.empty() && queries_path_.empty()) throw CLI::RequiredError("--query or --queries");
+    if (!run_.run.empty() && output_.format == Format::automatic) output_.format = Format::trec;
+    if (tag_->count() > 0 && output_.format != Format::trec) {
+      throw CLI::ValidationError("--tag", "stands in a TREC run only: --format trec");
+    }
     if (!run_.run.empty()) return rerank_run();
     return rank_documents();
   }
 
  private:
   int rerank_run() {
-    if (output_.format == Format::automatic) output_.format = Format::trec;
     if (!run_.resume.empty() && output_.format != Format::trec) {
       throw CLI::ValidationError("--resume", "writes a TREC run, not another format");
+    }
+    if (!run_.resume.empty() && !output_.path.empty()) {
+      throw CLI::ValidationError("--output", "does not go with --resume, which names the file");
+    }
+    if (!input_.empty() || input_format_ != DocumentFormat::automatic) {
+      throw CLI::ValidationError("documents", "are those of --corpus where --run names them");
     }
     run_.queries = queries_path_;
     ranking_.format = output_.format;
@@ -130,6 +139,7 @@ class RerankCommand {
   DocumentFormat input_format_ = DocumentFormat::automatic;
   OutputOptions output_;
   RankingOptions ranking_;
+  CLI::Option* tag_ = nullptr;
   RunFiles run_;
   terse::ScoreOptions options_;
 };

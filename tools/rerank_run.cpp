@@ -96,7 +96,8 @@ class RunReranker {
     check_interrupted();
     const auto text = queries_.find(query.id);
     if (text == queries_.end()) {
-      miss("query " + terse::quote(query.id) + " is not in " + terse::path_text(files_.queries));
+      miss(query.entries.front(),
+           "query " + terse::quote(query.id) + " is not in " + terse::path_text(files_.queries));
       return {};
     }
     const std::vector<Document> documents = candidates(query);
@@ -121,14 +122,17 @@ class RunReranker {
   }
 
   void miss_documents(const terse::RunQuery& query) {
-    std::size_t count = 0;
-    std::string first;
+    std::vector<const terse::RunEntry*> missing;
     for (const terse::RunEntry& entry : query.entries) {
-      if (corpus_.has(entry.document)) continue;
-      if (count++ == 0) first = terse::quote(entry.document);
+      if (!corpus_.has(entry.document)) missing.push_back(&entry);
     }
-    miss("document " + first + (count > 1 ? " and " + std::to_string(count - 1) + " more" : "") +
-         " of query " + terse::quote(query.id) + ": not in " + terse::path_text(files_.corpus));
+    const terse::RunEntry& first =
+        **std::min_element(missing.begin(), missing.end(),
+                           [](const auto* a, const auto* b) { return a->line < b->line; });
+    const std::size_t others = missing.size() - 1;
+    miss(first, "document " + terse::quote(first.document) +
+                    (others > 0 ? " and " + std::to_string(others) + " more" : "") + " of query " +
+                    terse::quote(query.id) + ": not in " + terse::path_text(files_.corpus));
   }
 
   void draw(const RunScorer& scorer, std::size_t done) {
@@ -137,13 +141,14 @@ class RunReranker {
                      static_cast<double>(pairs) / static_cast<double>(total_));
   }
 
-  // Says what is missing, but not a thousand times.
-  void miss(const std::string& text) {
+  // Says what is missing and where in the run it is asked for, but not a thousand times.
+  void miss(const terse::RunEntry& entry, const std::string& text) {
     constexpr std::size_t kMaxMessages = 5;
     any_failed_ = true;
     if (++missing_ > kMaxMessages) return;
     progress_.clear();
-    print_message("warning", text);
+    print_message("warning",
+                  terse::path_text(files_.run) + ":" + std::to_string(entry.line) + ": " + text);
   }
 
   void report_missing() const {

@@ -1,4 +1,5 @@
 // terse retrieve: a first-stage run over a corpus, by BM25 or by the vectors of an embedder.
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -51,24 +52,31 @@ class RetrieveCommand {
     app.add_option("--queries", queries_, "Queries: JSON Lines with _id, text")->required();
     app.add_option("--top-k", top_k_, "Documents of each query to keep [100]")
         ->check(CLI::PositiveNumber);
-    add_choice(app, "--method", method_, kMethods,
-               "How documents are scored [bm25, with --model dense]");
-    app.add_option("--k1", bm25_.k1, "BM25: how soon repetitions cease to count [0.9]");
-    app.add_option("--b", bm25_.b, "BM25: how much of a document's length counts [0.4]");
-    add_choice(app, "--words", bm25_.words, kWordForms,
-               "BM25: english drops stop words and stems the others [plain]");
+    method_option_ = add_choice(app, "--method", method_, kMethods,
+                                "How documents are scored [bm25, with --model dense]");
+    weights_option_ = add_m3_weights(app, weights_);
+    bm25_options_ = {
+        app.add_option("--k1", bm25_.k1, "BM25: how soon repetitions cease to count [0.9]"),
+        app.add_option("--b", bm25_.b, "BM25: how much of a document's length counts [0.4]"),
+        add_choice(app, "--words", bm25_.words, kWordForms,
+                   "BM25: english drops stop words and stems the others [plain]")};
     model_.add(app);
     app.get_option("--model")->required(false);
     visit_fields(embedding_, CommandLineFields(app));
     CommandLineFields(app).instruction("passage_instruction", passage_instruction_,
                                        "the documents");
+    for (const char* name : {"--max-length", "--query-instruction", "--query-instruction-format",
+                             "--passage-instruction", "--passage-instruction-format"}) {
+      vector_options_.push_back(app.get_option(name));
+    }
     app.add_option("--tag", tag_, "Last column of the run [the method]");
     output_.add(app);
   }
 
   int run() {
     if (model_.path.empty() && method_ != Method::bm25) throw CLI::RequiredError("--model");
-    if (!model_.path.empty() && method_ == Method::bm25) method_ = Method::dense;
+    if (!model_.path.empty() && method_option_->count() == 0) method_ = Method::dense;
+    refuse_unread();
     if (tag_.empty()) tag_ = method_name();
     auto queries = read_queries_file(queries_);
     const terse::Run run = method_ == Method::bm25 ? retrieve_by_words(queries)
@@ -79,6 +87,21 @@ class RetrieveCommand {
   }
 
  private:
+  // Options that the method has no use for are wrong usage.
+  void refuse_unread() const {
+    const bool words = method_ == Method::bm25;
+    const auto refuse = [&](const CLI::Option* option) {
+      if (option->count() == 0) return;
+      throw CLI::ValidationError(option->get_name(), "has no effect with method " + method_name());
+    };
+    for (const CLI::Option* option : words ? vector_options_ : bm25_options_) refuse(option);
+    if (words && !model_.path.empty()) {
+      throw CLI::ValidationError("--model", "has no effect with method bm25");
+    }
+    const bool mixed = method_ == Method::sparse_dense || method_ == Method::colbert_sparse_dense;
+    if (!mixed) refuse(weights_option_);
+  }
+
   std::string method_name() const {
     for (const auto& choice : kMethods) {
       if (choice.value == method_) return choice.name;
@@ -110,6 +133,7 @@ class RetrieveCommand {
     const terse::Embedder embedder = model_.load_embedder();
     terse::VectorSearchOptions options;
     options.score = vector_score(method_);
+    options.weights = weights_;
     options.top_k = top_k_;
     options.max_length = embedding_.max_length;
     options.query_instruction = embedding_.query_instruction;
@@ -150,11 +174,16 @@ class RetrieveCommand {
   std::string queries_;
   std::size_t top_k_ = 100;
   Method method_ = Method::bm25;
+  std::array<double, 3> weights_ = {1, 1, 1};
   terse::Bm25Options bm25_;
   terse::EmbedOptions embedding_;
   terse::Instruction passage_instruction_;
   std::string tag_;
   OutputOptions output_;
+  CLI::Option* method_option_ = nullptr;
+  CLI::Option* weights_option_ = nullptr;
+  std::vector<CLI::Option*> bm25_options_;
+  std::vector<CLI::Option*> vector_options_;
 };
 
 }  // namespace

@@ -28,7 +28,7 @@ class RunScorer {
   // unsupported (options that an embedder does not have).
   RunScorer(const ModelOptions& model, const terse::ScoreOptions& options) : options_(options) {
     if (model.is_embedder()) {
-      refuse_reranker_options(options);
+      refuse_reranker_options(options, "ranking embedder");
       model_.emplace<terse::Embedder>(model.load_embedder());
     } else {
       model_.emplace<terse::Reranker>(model.load_reranker());
@@ -64,6 +64,7 @@ class RunScorer {
       for (const Document& document : chunk) pairs.push_back({query, document.text});
       for (const terse::ScoreResult& result : reranker.score_each(pairs, options_, call)) {
         tokens_ += static_cast<std::uint64_t>(result.tokens);
+        warnings_.print(result.warnings);
         scores.push_back({scores.size(), result.error ? 0 : result.score(), result.error});
       }
     }
@@ -122,6 +123,7 @@ class RunScorer {
   VectorCache queries_;
   VectorCache passages_;
   std::uint64_t tokens_ = 0;
+  Warnings warnings_;
 };
 
 }  // namespace terse_tools

@@ -2,7 +2,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -119,7 +118,7 @@ class ScoreCommand {
           .add_number("score", static_cast<double>(result.scores[i]))
           .add_integer("layer", cascade_->exits[reached - 1])
           .add_boolean("dropped", reached < cascade_->exits.size())
-          .add_text("dtype", terse::dtype_name(reranker.info().dtype));
+          .add_text("dtype", products_name(reranker.info().dtype));
     }
     run_token_layers_ += static_cast<double>(result.token_layers);
     token_layers_ += static_cast<double>(result.full_token_layers);
@@ -172,14 +171,12 @@ class ScoreCommand {
     }
     record.add_integer("tokens", result.tokens).add_boolean("truncated", result.truncated);
     if (result.chunks > 1) record.add_integer("chunks", result.chunks);
-    record.add_text("dtype", terse::dtype_name(reranker.info().dtype));
+    record.add_text("dtype", products_name(reranker.info().dtype));
     if (with_ids_) {
       record.add("input_ids", json_integers(std::span<const std::int32_t>(result.input_ids)));
     }
     tokens_ += static_cast<std::uint64_t>(result.tokens);
-    for (const std::string& warning : result.warnings) {
-      if (warned_.insert(warning).second) print_message("warning", warning);
-    }
+    warnings_.print(result.warnings);
   }
 
   ModelOptions model_;
@@ -198,7 +195,7 @@ class ScoreCommand {
   std::uint64_t done_ = 0;
   std::uint64_t tokens_ = 0;
   bool any_failed_ = false;
-  std::set<std::string> warned_;  // each warning is given once
+  Warnings warnings_;
 };
 
 }  // namespace

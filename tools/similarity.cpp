@@ -34,10 +34,7 @@ class SimilarityCommand {
     model_.add(app);
     app.add_option("pairs", input_, "Pairs to compare, - for standard input [-]");
     add_choice(app, "--input-format", input_format_, kPairFormats, "Form of the input [jsonl]");
-    app.add_option_function<std::string>(
-           "--weights", [this](const std::string& text) { read_weights(text); },
-           "Weights of dense, sparse and colbert in the mixed scores of bge-m3 [1,1,1]")
-        ->type_name("W,W,W");
+    weights_option_ = add_m3_weights(app, weights_);
     output_.add(app);
     output_.add_format(app);
     visit_fields(options_, CommandLineFields(app));
@@ -48,6 +45,9 @@ class SimilarityCommand {
     LineReader reader(input_);
     const terse::Embedder embedder = model_.load_embedder();
     options_.embed.sparse = options_.embed.colbert = embedder.info().multi_vector;
+    terse::check(weights_option_->count() == 0 || embedder.info().multi_vector,
+                 terse::ErrorClass::unsupported, "--weights is set, but a ",
+                 embedder.info().architecture, " has one score");
     Output output(output_.path);
     RecordWriter writer(output_.resolved_format(), {{"id", 12, false},
                                                     {"index", 6, true},
@@ -78,15 +78,6 @@ class SimilarityCommand {
     std::vector<std::size_t> passage_of;
     std::deque<terse::EmbedOptions> query_options;  // a deque: texts point into it
   };
-
-  void read_weights(const std::string& text) {
-    const std::vector<std::string> parts = split_list(text);
-    terse::check(parts.size() == weights_.size(), terse::ErrorClass::range, "--weights has ",
-                 parts.size(), " numbers, expected 3");
-    for (std::size_t part = 0; part < parts.size(); ++part) {
-      weights_[part] = parse_number<double>(parts[part], "--weights");
-    }
-  }
 
   Texts collect(const std::vector<Item>& items) const {
     Texts out;
@@ -159,7 +150,7 @@ class SimilarityCommand {
     }
     record.add_integer("tokens", query.tokens + passage.tokens)
         .add_boolean("truncated", query.truncated || passage.truncated)
-        .add_text("dtype", terse::dtype_name(embedder.info().dtype));
+        .add_text("dtype", products_name(embedder.info().dtype));
     tokens_ += static_cast<std::uint64_t>(query.tokens + passage.tokens);
   }
 
@@ -169,6 +160,7 @@ class SimilarityCommand {
   OutputOptions output_;
   SimilarityOptions options_;
   std::array<double, 3> weights_ = {1, 1, 1};
+  CLI::Option* weights_option_ = nullptr;
 
   std::uint64_t done_ = 0;
   std::uint64_t tokens_ = 0;

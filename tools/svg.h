@@ -52,10 +52,11 @@ inline constexpr std::string_view kSvgStyle = R"(
 .faint{opacity:.35}.bar{fill:#0969b5}.ramp{fill:#0969b5}
 text{font:13px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif}
 text.title{font-size:16px;font-weight:600}text.small{font-size:12px}
+.halo{paint-order:stroke;stroke:#ffffff;stroke-width:3px}
 @media (prefers-color-scheme:dark){
 .page{fill:#0d1117}.ink{fill:#e6edf3}.soft{fill:#9198a1}.line{stroke:#9198a1}.grid{stroke:#2a313a}
 .s0{--c:#58a6ff}.s1{--c:#ff9550}.s2{--c:#3ecf9b}.s3{--c:#e58ad6}.s4{--c:#e3c04a}.s5{--c:#9198a1}
-.bar{fill:#58a6ff}.ramp{fill:#58a6ff}}
+.bar{fill:#58a6ff}.ramp{fill:#58a6ff}.halo{stroke:#0d1117}}
 )";
 inline constexpr std::size_t kNumSeries = 6;
 

@@ -46,7 +46,7 @@ void name_exits(Svg& svg, const terse::SweepTable& table, std::span<const std::s
   for (const std::size_t i : front) {
     const Svg::Point at = place(i);
     if (at.x - last.x < kRoom && std::abs(at.y - last.y) < kRoom) continue;
-    svg.label(at.x, at.y - 10, table.text(rows[i], "cutoff_layer"), "ink small", "middle");
+    svg.label(at.x, at.y - 10, table.text(rows[i], "cutoff_layer"), "ink small halo", "middle");
     last = at;
   }
 }
@@ -211,8 +211,9 @@ inline std::string length_picture(std::span<const terse::SweepQuery> queries) {
     }
   }
   svg.line(x.place(median), y.begin, x.place(median), y.end, "line");
-  svg.label(x.place(median) + 6, y.end + 10, "median " + fixed_number(median, 0), "ink small",
-            "start");
+  const bool right = x.place(median) > (x.begin + x.end) / 2;  // no room behind the line there
+  svg.label(x.place(median) + (right ? -6 : 6), y.end + 10, "median " + fixed_number(median, 0),
+            "ink small", right ? "end" : "start");
   return svg.finish();
 }
 

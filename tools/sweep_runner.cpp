@@ -45,32 +45,34 @@ class Candidates {
     }
     for (terse::RunQuery& query : run) {
       const auto text = texts.find(query.id);
-      terse::check(text != texts.end(), terse::ErrorClass::missing, "query ",
-                   terse::quote(query.id), " of the run is not in ",
-                   terse::path_text(files.queries));
+      terse::check(text != texts.end(), terse::ErrorClass::missing, terse::path_text(files.run),
+                   ":", query.entries.front().line, ": query ", terse::quote(query.id),
+                   " is not in ", terse::path_text(files.queries));
       std::sort(query.entries.begin(), query.entries.end(), terse::trec_before);
       if (query.entries.size() > settings.top_k) query.entries.resize(settings.top_k);
-      queries_.push_back({query.id, text->second, {}});
+      for (const terse::RunEntry& entry : query.entries) corpus_.want(entry.document);
+    }
+    corpus_.read(files.corpus);
+    for (const terse::RunQuery& query : run) {
+      queries_.push_back({query.id, texts.find(query.id)->second, {}});
       for (const terse::RunEntry& entry : query.entries) {
+        terse::check(corpus_.has(entry.document), terse::ErrorClass::missing,
+                     terse::path_text(files.run), ":", entry.line, ": document ",
+                     terse::quote(entry.document), " is not in ", terse::path_text(files.corpus));
         queries_.back().documents.push_back(entry.document);
-        corpus_.want(entry.document);
       }
       num_pairs_ += query.entries.size();
     }
-    corpus_.read(files.corpus);
   }
 
   // To be moved away when their lengths are known.
   std::vector<terse::SweepQuery>& queries() { return queries_; }
   std::size_t num_pairs() const { return num_pairs_; }
 
-  // Throws Error: missing, io.
+  // Throws Error(io).
   void add_pairs(const terse::SweepQuery& query, std::vector<terse::Pair>& pairs) const {
     for (const std::string& document : query.documents) {
-      auto text = corpus_.text(document);
-      terse::check(text.has_value(), terse::ErrorClass::missing, "document ",
-                   terse::quote(document), " of the run is not in the corpus");
-      pairs.push_back({query.text, std::move(*text)});
+      pairs.push_back({query.text, corpus_.text(document).value()});
     }
   }
 
@@ -89,7 +91,7 @@ class Sweep {
         settings_(settings),
         model_(model),
         progress_(progress),
-        reranker_(model.load_reranker()),
+        reranker_(model.load_reranker(&op_counter_)),
         shape_(terse::read_model_shape(terse::ModelFiles::open(model.path).config("config.json"))),
         cells_(terse::plan_cells(settings.grid, reranker_.info())),
         qrels_(read_qrels_file(files.qrels)),
@@ -268,16 +270,24 @@ class Sweep {
       if (!alone.exits.empty()) alone.exits = {exit};
       const terse::ScoreOptions options = alone.options(settings_.options, reranker_.info());
       std::vector<double> milliseconds;
+      std::size_t num_pairs = 0;
       timing.probe_before_gflops = probe_gflops();
       for (std::size_t i = 0; i <= count; ++i) {
         std::vector<terse::Pair> pairs;
         candidates_.add_pairs(queries[(i % count) * queries.size() / count], pairs);
+        if (i == 1) op_counter_.reset();
         const auto start = Clock::now();
         reranker_.score_each(pairs, options, {{}, [] { return noted_signal() != 0; }});
         const std::chrono::duration<double, std::milli> spent = Clock::now() - start;
-        if (i > 0) milliseconds.push_back(spent.count());
+        if (i == 0) continue;
+        milliseconds.push_back(spent.count());
+        num_pairs += pairs.size();
       }
       timing.probe_after_gflops = probe_gflops();
+      const terse::OpCounts counts = op_counter_.counts();
+      timing.flops_run_per_pair =
+          static_cast<double>(counts.linear_flops + counts.attention_flops_causal) /
+          static_cast<double>(num_pairs);
       std::sort(milliseconds.begin(), milliseconds.end());
       timing.latency_median_ms = milliseconds[count / 2];
       timing.latency_p95_ms = milliseconds[(count * 95 + 99) / 100 - 1];
@@ -359,6 +369,7 @@ class Sweep {
   const SweepSettings& settings_;
   const ModelOptions& model_;
   Progress& progress_;
+  terse::OpCounter op_counter_;
   terse::Reranker reranker_;
   terse::ModelShape shape_;
   std::vector<terse::SweepCell> cells_;

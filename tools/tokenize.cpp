@@ -120,6 +120,9 @@ class TokenizeCommand {
     terse::check(std::filesystem::is_directory(model_) || terse::PackedFile::recognizes(model_),
                  terse::ErrorClass::unsupported, root.source(),
                  ": query and passage need a model, not a tokenizer alone");
+    terse::check(!no_special_ && !special_as_text_, terse::ErrorClass::unsupported, root.source(),
+                 ": --no-special and --special-as-text do not go with query and passage, whose "
+                 "tokens are the model's own");
     // Loaded when first needed: most uses are of the tokenizer alone.
     if (!reranker_) reranker_ = terse::Reranker::load(model_);
     const terse::Pair pair{required_text(root, "query"), required_text(root, "passage")};

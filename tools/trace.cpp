@@ -4,9 +4,11 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "commands.h"
+#include "document_scorer.h"
 #include "fields.h"
 #include "model_options.h"
 #include "terse/safetensors.h"
@@ -48,9 +50,20 @@ class TraceCommand {
   std::vector<terse::TraceTensor> trace() const {
     if (!model_.is_embedder()) {
       if (!query_) throw CLI::RequiredError("--query and --passage (the model is a reranker)");
-      return model_.load_reranker().trace({*query_, *passage_}, options_);
+      std::vector<std::string> warnings;
+      auto tensors = model_.load_reranker().trace({*query_, *passage_}, options_, &warnings);
+      Warnings().print(warnings);
+      return tensors;
     }
     if (!text_) throw CLI::RequiredError("--text (the model is an embedder)");
+    refuse_reranker_options(options_, "traced embedder");
+    for (const auto& [name, instruction] :
+         {std::pair("query_instruction", &options_.query_instruction),
+          std::pair("passage_instruction", &options_.passage_instruction)}) {
+      terse::check(instruction->state == terse::Instruction::State::unset,
+                   terse::ErrorClass::unsupported, name,
+                   " is set, but a trace is of the text as it is");
+    }
     terse::EmbedOptions options;
     options.max_length = options_.max_length;
     return model_.load_embedder().trace({*text_}, options);

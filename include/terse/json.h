@@ -1,18 +1,22 @@
 // Bounded reading of config.json, tokenizer.json, shard indexes and safetensors headers.
 //
-// nlohmann/json parses the text; what it finds is laid out here as one flat array of nodes and one
-// string of characters, because a 17 MB tokenizer.json holds half a million values and a tree of
-// separately allocated ones takes longer to build than to parse. Refused besides malformed text: a
-// byte order mark, invalid UTF-8, a name given twice in one object, nesting deeper than the limit.
+// nlohmann/json reads the text token by token; what it finds is laid out here as one flat array of
+// nodes and one string of characters, because a 17 MB tokenizer.json holds half a million values
+// and a tree of separately allocated ones takes longer to build than to parse. Refused besides
+// malformed text: a byte order mark, invalid UTF-8, a name given twice in one object, nesting
+// deeper than the limit. Only nlohmann's lexer is included: its class json, which nothing here
+// needs, would add a fifth to the time that a file takes to compile.
 #pragma once
 
+#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <nlohmann/json.hpp>
+#include <nlohmann/detail/input/lexer.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "terse/error.h"
@@ -42,6 +46,34 @@ inline const char* json_type_name(JsonType type) {
   return kNames[static_cast<std::size_t>(type)];
 }
 
+// value in the fewest digits that give it back.
+inline std::string json_number(double value) {
+  char digits[32];
+  return {digits, std::to_chars(digits, digits + sizeof(digits), value).ptr};
+}
+
+// text, which must be valid UTF-8, as a JSON string with its quotes.
+inline std::string json_string(std::string_view text) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  static constexpr std::string_view kEscaped = "\"\\\b\f\n\r\t";
+  static constexpr std::string_view kEscapes = "\"\\bfnrt";
+  std::string out = "\"";
+  for (const char c : text) {
+    const std::size_t escape = kEscaped.find(c);
+    if (escape != std::string_view::npos) {
+      out += '\\';
+      out += kEscapes[escape];
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      out += "\\u00";
+      out += kHex[static_cast<unsigned char>(c) >> 4];
+      out += kHex[c & 15];
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
 class JsonValue;
 
 // A parsed document. Cheap to move; JsonValue handles point into it and must not outlive it.
@@ -58,7 +90,7 @@ class JsonDocument {
 
  private:
   friend class JsonValue;
-  friend struct JsonBuilder;
+  friend class JsonReader;
 
   struct Text {
     std::uint64_t begin = 0;
@@ -186,7 +218,7 @@ class JsonValue {
         return node().negative ? std::to_string(static_cast<std::int64_t>(node().integer))
                                : std::to_string(node().integer);
       case JsonType::floating:
-        return nlohmann::json(node().number).dump();
+        return json_number(node().number);
       case JsonType::string:
         return quote(document_->text(node().begin, node().size));
       default:
@@ -232,111 +264,162 @@ inline JsonValue::Maybe JsonValue::find(std::string_view name) const {
 
 inline JsonValue JsonDocument::root() const { return {this, 0}; }
 
-// Receives nlohmann's parse events and appends nodes. A handler that returns false stops the
-// parser; the reason is thrown after it has unwound.
-struct JsonBuilder {
-  JsonDocument& document;
-  const JsonLimits& limits;
-  std::vector<std::uint32_t> open = {};
-  JsonDocument::Text pending_key = {};
-  bool too_deep = false;
-  bool bad_number = false;
-  std::string syntax = {};
+// Puts the tokens of a text into a document, the nesting on a stack of its own. Throws where the
+// text is refused.
+class JsonReader {
+ public:
+  // text: valid UTF-8 without NUL, which the lexer would take for its end.
+  JsonReader(JsonDocument& document, std::string_view text, const JsonLimits& limits)
+      : document_(document),
+        text_(text),
+        limits_(limits),
+        lexer_(nlohmann::detail::input_adapter(text.data(), text.data() + text.size())) {}
 
-  JsonDocument::Node& add(JsonType type) {
-    auto& node = document.nodes_.emplace_back();
-    node.type = type;
-    node.key = pending_key;
-    pending_key = {};
-    node.end = static_cast<std::uint32_t>(document.nodes_.size());
-    if (!open.empty()) ++document.nodes_[open.back()].size;
-    return node;
+  void read() {
+    advance();
+    do {
+      read_value();
+    } while (!after_value());
+    if (token_ != Token::end_of_input) malformed("the end of the text");
   }
+
+ private:
+  // The types that the lexer's numbers and strings have.
+  struct Types {
+    using number_integer_t = std::int64_t;
+    using number_unsigned_t = std::uint64_t;
+    using number_float_t = double;
+    using string_t = std::string;
+  };
+  using Adapter = decltype(nlohmann::detail::input_adapter(std::declval<const char*>(),
+                                                           std::declval<const char*>()));
+  using Lexer = nlohmann::detail::lexer<Types, Adapter>;
+  using Token = Lexer::token_type;
+
+  void advance() { token_ = lexer_.scan(); }
+
+  // A scalar, or the start of a container up to its first value; of an empty one, up to its end.
+  void read_value() {
+    while (true) {
+      switch (token_) {
+        case Token::begin_object:
+          start(JsonType::object);
+          if (token_ == Token::end_object) return;
+          read_key();
+          continue;
+        case Token::begin_array:
+          start(JsonType::array);
+          if (token_ == Token::end_array) return;
+          continue;
+        case Token::value_string: {
+          const JsonDocument::Text value = store(lexer_.get_string());
+          auto& node = add(JsonType::string);
+          node.begin = value.begin;
+          node.size = value.size;
+          break;
+        }
+        case Token::literal_true:
+          add(JsonType::boolean).integer = 1;
+          break;
+        case Token::literal_false:
+          add(JsonType::boolean);
+          break;
+        case Token::literal_null:
+          add(JsonType::null);
+          break;
+        case Token::value_unsigned:
+          add(JsonType::integer).integer = lexer_.get_number_unsigned();
+          break;
+        case Token::value_integer: {
+          auto& node = add(JsonType::integer);
+          node.integer = static_cast<std::uint64_t>(lexer_.get_number_integer());
+          node.negative = lexer_.get_number_integer() < 0;
+          break;
+        }
+        case Token::value_float:
+          add_double(lexer_.get_number_float());
+          break;
+        default:
+          malformed("a value");
+      }
+      advance();
+      return;
+    }
+  }
+
+  // Closes the containers that end here and takes the comma before the next value; true when the
+  // outermost value is whole.
+  bool after_value() {
+    while (!open_.empty()) {
+      const bool object = document_.nodes_[open_.back()].type == JsonType::object;
+      const bool empty = document_.nodes_.size() == open_.back() + 1;
+      if (token_ == Token::value_separator && !empty) {
+        advance();
+        if (object) read_key();
+        return false;
+      }
+      if (token_ != (object ? Token::end_object : Token::end_array)) {
+        malformed(object ? "',' or '}'" : "',' or ']'");
+      }
+      if (object) refuse_duplicates(open_.back());
+      document_.nodes_[open_.back()].end = static_cast<std::uint32_t>(document_.nodes_.size());
+      open_.pop_back();
+      advance();
+    }
+    return true;
+  }
+
+  void read_key() {
+    if (token_ != Token::value_string) malformed("a name in quotes");
+    key_ = store(lexer_.get_string());
+    advance();
+    if (token_ != Token::name_separator) malformed("':'");
+    advance();
+  }
+
   JsonDocument::Text store(std::string_view text) {
-    const JsonDocument::Text stored{document.characters_.size(),
+    const JsonDocument::Text stored{document_.characters_.size(),
                                     static_cast<std::uint32_t>(text.size())};
-    document.characters_ += text;
+    document_.characters_ += text;
     return stored;
   }
-  bool start(JsonType type) {
-    too_deep = open.size() >= limits.max_depth;
-    if (too_deep) return false;
-    add(type);
-    open.push_back(static_cast<std::uint32_t>(document.nodes_.size() - 1));
-    return true;
-  }
-  bool finish() {
-    document.nodes_[open.back()].end = static_cast<std::uint32_t>(document.nodes_.size());
-    open.pop_back();
-    return true;
+
+  JsonDocument::Node& add(JsonType type) {
+    auto& node = document_.nodes_.emplace_back();
+    node.type = type;
+    node.key = key_;
+    key_ = {};
+    node.end = static_cast<std::uint32_t>(document_.nodes_.size());
+    if (!open_.empty()) ++document_.nodes_[open_.back()].size;
+    return node;
   }
 
-  // The nlohmann SAX interface.
-  bool null() {
-    add(JsonType::null);
-    return true;
-  }
-  bool boolean(bool value) {
-    add(JsonType::boolean).integer = value ? 1 : 0;
-    return true;
-  }
-  bool number_integer(std::int64_t value) {
-    auto& node = add(JsonType::integer);
-    node.integer = static_cast<std::uint64_t>(value);
-    node.negative = value < 0;
-    return true;
-  }
-  bool number_unsigned(std::uint64_t value) {
-    add(JsonType::integer).integer = value;
-    return true;
-  }
-  bool number_float(double value, const std::string& literal) {
-    bad_number = !std::isfinite(value);
-    if (bad_number) return false;
+  void add_double(double value) {
+    check(std::isfinite(value), ErrorClass::range, document_.source_,
+          ": a number is too large for a double");
+    const std::string literal = lexer_.get_token_string();
     const bool integral = literal.find_first_not_of("-0123456789") == std::string::npos;
     auto& node = add(integral ? JsonType::big : JsonType::floating);
     node.number = value;
     node.negative = value < 0;
-    return true;
   }
-  bool string(std::string& value) {
-    const auto stored = store(value);
-    auto& node = add(JsonType::string);
-    node.begin = stored.begin;
-    node.size = stored.size;
-    return true;
-  }
-  bool binary(std::vector<std::uint8_t>&) { return false; }
-  bool key(std::string& name) {
-    pending_key = store(name);
-    return true;
-  }
-  bool start_object(std::size_t) { return start(JsonType::object); }
-  bool end_object() {
-    refuse_duplicates(open.back());
-    return finish();
-  }
-  bool start_array(std::size_t) { return start(JsonType::array); }
-  bool end_array() { return finish(); }
-  bool parse_error(std::size_t position, const std::string&,
-                   const nlohmann::detail::exception& error) {
-    // 406: a number that overflows a double; everything else is a matter of syntax.
-    if (error.id == 406) {
-      bad_number = true;
-    } else {
-      syntax = "at byte " + std::to_string(position) + ": " + error.what();
-    }
-    return false;
+
+  void start(JsonType type) {
+    check(open_.size() < limits_.max_depth, ErrorClass::limit, document_.source_,
+          ": nested deeper than ", limits_.max_depth, " levels");
+    add(type);
+    open_.push_back(static_cast<std::uint32_t>(document_.nodes_.size() - 1));
+    advance();
   }
 
   void refuse_duplicates(std::uint32_t object) const {
-    const auto& nodes = document.nodes_;
+    const auto& nodes = document_.nodes_;
     const std::size_t count = nodes[object].size;
     if (count < 2) return;
     std::vector<std::string_view> keys;
     keys.reserve(count);
     for (auto child = object + 1; child < nodes.size(); child = nodes[child].end) {
-      keys.push_back(document.text(nodes[child].key.begin, nodes[child].key.size));
+      keys.push_back(document_.text(nodes[child].key.begin, nodes[child].key.size));
     }
     // Open addressing at half load: a vocabulary has a quarter of a million names, and sorting them
     // would take longer than parsing.
@@ -346,12 +429,36 @@ struct JsonBuilder {
     for (std::size_t i = 0; i < count; ++i) {
       std::size_t slot = std::hash<std::string_view>{}(keys[i]) & (slots - 1);
       for (; table[slot] != 0; slot = (slot + 1) & (slots - 1)) {
-        check(keys[table[slot] - 1] != keys[i], ErrorClass::duplicate, document.source_, ": name ",
+        check(keys[table[slot] - 1] != keys[i], ErrorClass::duplicate, document_.source_, ": name ",
               quote(keys[i]), " given twice in one object");
       }
       table[slot] = static_cast<std::uint32_t>(i + 1);
     }
   }
+
+  [[noreturn]] void malformed(std::string_view expected) const {
+    std::string_view hint;
+    if (text_.starts_with("version https://git-lfs")) {
+      hint = " (a Git LFS pointer: fetch the real file with git lfs pull)";
+    } else if (text_.starts_with("<!") || text_.starts_with("<html")) {
+      hint = " (an HTML page: the download went wrong)";
+    }
+    // The lexer names the fault inside a token, which no message about what was expected could.
+    const std::string fault =
+        token_ == Token::parse_error
+            ? std::string(lexer_.get_error_message()) + ", read " + quote(lexer_.get_token_string())
+            : "found " + std::string(Lexer::token_type_name(token_));
+    fail(ErrorClass::json, document_.source_, ": not well-formed JSON", hint, ": at byte ",
+         lexer_.get_position().chars_read_total, " ", fault, ", expected ", expected);
+  }
+
+  JsonDocument& document_;
+  std::string_view text_;
+  const JsonLimits& limits_;
+  Lexer lexer_;
+  Token token_ = Token::uninitialized;
+  std::vector<std::uint32_t> open_;  // containers around this place, the innermost last
+  JsonDocument::Text key_;           // of the value that comes next
 };
 
 inline JsonDocument JsonDocument::parse(std::string_view text, const JsonLimits& limits,
@@ -370,20 +477,7 @@ inline JsonDocument JsonDocument::parse(std::string_view text, const JsonLimits&
   document.source_ = source;
   document.nodes_.reserve(text.size() / 16);
   document.characters_.reserve(text.size() / 2);
-  JsonBuilder builder{document, limits};
-  const bool parsed = nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &builder);
-  check(!builder.too_deep, ErrorClass::limit, source, ": nested deeper than ", limits.max_depth,
-        " levels");
-  check(!builder.bad_number, ErrorClass::range, source, ": a number is too large for a double");
-  if (!parsed) {
-    std::string_view hint;
-    if (text.starts_with("version https://git-lfs")) {
-      hint = " (a Git LFS pointer: fetch the real file with git lfs pull)";
-    } else if (text.starts_with("<!") || text.starts_with("<html")) {
-      hint = " (an HTML page: the download went wrong)";
-    }
-    fail(ErrorClass::json, source, ": not well-formed JSON", hint, " ", builder.syntax);
-  }
+  JsonReader(document, text, limits).read();
   return document;
 }
 

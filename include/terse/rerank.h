@@ -178,14 +178,17 @@ class Reranker {
   }
 
   // Every intermediate tensor of one pair's forward pass, under the checkpoint's module names.
-  // Throws Error, and limit if the pair becomes several chunks.
-  std::vector<TraceTensor> trace(const Pair& pair, const ScoreOptions& options = {}) const {
+  // Parts of the options without effect are said in `warnings`. Throws Error, and limit if the pair
+  // becomes several chunks.
+  std::vector<TraceTensor> trace(const Pair& pair, const ScoreOptions& options = {},
+                                 std::vector<std::string>* warnings = nullptr) const {
     Call work({&pair, 1}, options);
     tokenize(work);
     assemble(work);
     if (work.results[0].error) throw *work.results[0].error;
     check(work.rows.size() == 1, ErrorClass::limit, "a trace is of one row, the pair became ",
           work.rows.size());
+    if (warnings != nullptr) *warnings = std::move(work.results[0].warnings);
     CollectingTracer tracer;
     run_one(work, 0, tracer);
     return std::move(tracer.tensors);

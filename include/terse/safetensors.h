@@ -14,7 +14,6 @@
 #include <cstring>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <span>
@@ -334,9 +333,9 @@ class SafeTensorsWriter {
   }
 
  private:
-  static std::string json_string(std::string_view text, std::string_view what) {
+  static std::string checked_string(std::string_view text, std::string_view what) {
     check_utf8(text, what);
-    return nlohmann::json(text).dump();
+    return json_string(text);
   }
 
   std::string header_text(const std::string& path, std::span<const NamedTensor> entries,
@@ -345,7 +344,8 @@ class SafeTensorsWriter {
     if (!metadata.empty()) {
       header += "\"__metadata__\":{";
       for (const auto& [key, value] : metadata) {
-        header += json_string(key, "metadata name") + ":" + json_string(value, "metadata") + ",";
+        header +=
+            checked_string(key, "metadata name") + ":" + checked_string(value, "metadata") + ",";
       }
       header.back() = '}';
       header += ",";
@@ -371,11 +371,14 @@ class SafeTensorsWriter {
           "a tensor cannot be called __metadata__");
     const std::uint64_t begin = remaining_bytes_;
     remaining_bytes_ = add_sizes(begin, entry.view.size_bytes(), "size of the tensor file");
-    const nlohmann::json fields = {
-        {"dtype", kDTypes[static_cast<std::size_t>(entry.view.dtype)].safetensors},
-        {"shape", entry.view.shape},
-        {"data_offsets", {begin, remaining_bytes_}}};
-    return json_string(entry.name, "tensor name") + ":" + fields.dump();
+    std::string shape;
+    for (const std::int64_t dimension : entry.view.shape) {
+      shape += (shape.empty() ? "" : ",") + std::to_string(dimension);
+    }
+    return checked_string(entry.name, "tensor name") + ":{\"dtype\":" +
+           json_string(kDTypes[static_cast<std::size_t>(entry.view.dtype)].safetensors) +
+           ",\"shape\":[" + shape + "],\"data_offsets\":[" + std::to_string(begin) + "," +
+           std::to_string(remaining_bytes_) + "]}";
   }
 
   AtomicFile file_;

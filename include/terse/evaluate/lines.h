@@ -23,6 +23,15 @@
 
 namespace terse {
 
+namespace detail {
+
+// White space inside a line.
+inline constexpr auto is_blank = [](char c) {
+  return c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f';
+};
+
+}  // namespace detail
+
 // Bytes that are read once, from the beginning to the end.
 class ByteSource {
  public:
@@ -77,9 +86,10 @@ class TextLines {
   bool next() {
     while (next_line()) {
       if (text_.ends_with('\r')) text_.remove_suffix(1);
-      if (text_.find_first_not_of(" \t\r\v\f") == std::string_view::npos) continue;
-      check(text_.find('\0') == std::string_view::npos, ErrorClass::schema, where(),
-            ": a NUL byte, expected a line of text");
+      if (std::all_of(text_.begin(), text_.end(), detail::is_blank)) continue;
+      if (text_.find('\0') != std::string_view::npos) {
+        fail(ErrorClass::schema, where(), ": a NUL byte, expected a line of text");
+      }
       return true;
     }
     return false;
@@ -158,16 +168,15 @@ class TextLines {
 // The columns of a line between runs of blanks and tabs, at most N of them, and how many there are.
 template <std::size_t N>
 std::size_t split_columns(std::string_view text, std::string_view (&columns)[N]) {
-  constexpr std::string_view kBlanks = " \t\r\v\f";
   std::size_t count = 0;
-  std::size_t begin = text.find_first_not_of(kBlanks);
-  while (begin != std::string_view::npos) {
-    const std::size_t end = std::min(text.find_first_of(kBlanks, begin), text.size());
-    if (count < N) columns[count] = text.substr(begin, end - begin);
+  auto at = text.begin();
+  while (true) {
+    const auto begin = std::find_if_not(at, text.end(), detail::is_blank);
+    if (begin == text.end()) return count;
+    at = std::find_if(begin, text.end(), detail::is_blank);
+    if (count < N) columns[count] = {begin, at};
     ++count;
-    begin = text.find_first_not_of(kBlanks, end);
   }
-  return count;
 }
 
 }  // namespace terse

@@ -24,7 +24,16 @@
 
 namespace terse {
 
-enum class Measure : std::uint8_t { ndcg, average_precision, reciprocal_rank, recall, precision };
+enum class Measure : std::uint8_t {
+  ndcg,
+  average_precision,
+  reciprocal_rank,
+  recall,
+  precision,
+  success,
+  r_precision,
+  binary_preference
+};
 
 // A measure of the first `cutoff` ranks.
 struct Metric {
@@ -35,31 +44,50 @@ struct Metric {
   std::size_t cutoff = kAllRanks;
 };
 
-// "ndcg", "map", "mrr", "recall" or "p", case aside, alone (all ranks; not p) or with "@k". Throws
-// Error(range).
+namespace detail {
+
+// Whether a measure has a cut-off: may have one, must have one, has none.
+enum class Cutoff : std::uint8_t { optional, required, none };
+
+struct NamedMeasure {
+  std::string_view name;
+  Measure measure;
+  Cutoff cutoff;
+};
+
+inline constexpr NamedMeasure kMeasures[] = {{"ndcg", Measure::ndcg, Cutoff::optional},
+                                             {"map", Measure::average_precision, Cutoff::optional},
+                                             {"mrr", Measure::reciprocal_rank, Cutoff::optional},
+                                             {"recall", Measure::recall, Cutoff::optional},
+                                             {"p", Measure::precision, Cutoff::required},
+                                             {"success", Measure::success, Cutoff::required},
+                                             {"rprec", Measure::r_precision, Cutoff::none},
+                                             {"bpref", Measure::binary_preference, Cutoff::none}};
+
+}  // namespace detail
+
+// "ndcg", "map", "mrr" or "recall", alone (all ranks) or with "@k"; "p@k", "success@k"; "rprec",
+// "bpref"; case aside. Throws Error(range).
 inline Metric parse_metric(std::string_view name) {
-  static constexpr std::pair<std::string_view, Measure> kMeasures[] = {
-      {"ndcg", Measure::ndcg},
-      {"map", Measure::average_precision},
-      {"mrr", Measure::reciprocal_rank},
-      {"recall", Measure::recall},
-      {"p", Measure::precision}};
   const std::size_t at = std::min(name.find('@'), name.size());
   std::string lower(name.substr(0, at));
   for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  const auto found = std::find_if(std::begin(kMeasures), std::end(kMeasures),
-                                  [&](const auto& entry) { return entry.first == lower; });
-  bool ok = found != std::end(kMeasures);
-  Metric metric{std::string(name), ok ? found->second : Measure::ndcg};
+  const auto found =
+      std::find_if(std::begin(detail::kMeasures), std::end(detail::kMeasures),
+                   [&](const detail::NamedMeasure& entry) { return entry.name == lower; });
+  bool ok = found != std::end(detail::kMeasures);
+  Metric metric{std::string(name), ok ? found->measure : Measure::ndcg};
   if (at < name.size()) {
     const auto [end, error] =
         std::from_chars(name.data() + at + 1, name.data() + name.size(), metric.cutoff);
-    ok = ok && error == std::errc() && end == name.data() + name.size() && metric.cutoff > 0;
+    ok = ok && found->cutoff != detail::Cutoff::none && error == std::errc() &&
+         end == name.data() + name.size() && metric.cutoff > 0;
   } else {
-    ok = ok && metric.measure != Measure::precision;
+    ok = ok && found->cutoff != detail::Cutoff::required;
   }
-  check(ok, ErrorClass::range, "metric ", quote(name),
-        ", expected ndcg, map, mrr or recall, with or without @k, or p@k");
+  check(
+      ok, ErrorClass::range, "metric ", quote(name),
+      ", expected ndcg, map, mrr or recall, with or without @k; p@k or success@k; rprec or bpref");
   return metric;
 }
 
@@ -75,7 +103,8 @@ struct JudgedRanking {
   struct Group {
     std::size_t size = 0;
     std::size_t relevant = 0;
-    double gain = 0;  // sum of positive grades
+    std::size_t rejected = 0;  // judged with grade 0; negative grades count as not judged
+    double gain = 0;           // sum of positive grades
   };
   // Ranks of equal score [begin, end) counted from 0, whatever the rule made of them.
   struct Tie {
@@ -86,7 +115,7 @@ struct JudgedRanking {
   std::vector<Group> groups;
   std::vector<Tie> ties;            // of at least two documents
   std::vector<double> ideal_gains;  // positive grades of all judged documents, falling
-  std::size_t num_retrieved = 0;
+  std::size_t num_rejected = 0;     // of all judged documents
 
   std::size_t num_relevant() const { return ideal_gains.size(); }
 
@@ -104,14 +133,19 @@ namespace detail {
 
 // Positions of entries, best first; scores are compared as float32, as trec_eval compares them.
 inline std::vector<std::size_t> rank_entries(std::span<const RunEntry> entries, TieRule rule) {
-  std::vector<std::size_t> order(entries.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    if (rule == TieRule::trec) return trec_before(entries[a], entries[b]);
-    const auto score_a = static_cast<float>(entries[a].score);
-    const auto score_b = static_cast<float>(entries[b].score);
-    return score_a != score_b ? score_a > score_b : a < b;
+  std::vector<std::pair<float, std::size_t>> scored;
+  scored.reserve(entries.size());
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    scored.emplace_back(static_cast<float>(entries[i].score), i);
+  }
+  std::sort(scored.begin(), scored.end(), [&](const auto& a, const auto& b) {
+    if (a.first != b.first) return a.first > b.first;
+    if (rule != TieRule::trec) return a.second < b.second;
+    return entries[a.second].document > entries[b.second].document;
   });
+  std::vector<std::size_t> order;
+  order.reserve(entries.size());
+  for (const auto& [score, entry] : scored) order.push_back(entry);
   return order;
 }
 
@@ -192,12 +226,48 @@ inline double reciprocal_rank(const JudgedRanking& ranking, std::size_t cutoff) 
   return 0;
 }
 
+// Probability that a relevant document stands at or above the cut-off. The group that the cut-off
+// goes through is drawn from without replacement.
+inline double success(const JudgedRanking& ranking, std::size_t cutoff) {
+  std::size_t rank = 0;
+  for (const auto& group : ranking.groups) {
+    const std::size_t drawn = std::min(group.size, cutoff - std::min(cutoff, rank));
+    double none = 1;
+    for (std::size_t i = 0; i < drawn; ++i) {
+      const std::size_t others = group.size - std::min(group.size, group.relevant + i);
+      none *= static_cast<double>(others) / static_cast<double>(group.size - i);
+    }
+    if (group.relevant > 0) return 1 - none;
+    rank += group.size;
+  }
+  return 0;
+}
+
+// Sum over retrieved relevant documents of 1 - (rejected documents before it, at most R) /
+// min(R, rejected documents). In a group, 0 .. all of its rejected documents come first with equal
+// probability.
+inline double summed_preference(const JudgedRanking& ranking) {
+  const std::size_t most = ranking.num_relevant();
+  const auto scale = static_cast<double>(std::min(most, ranking.num_rejected));
+  double sum = 0;
+  std::size_t before = 0;
+  for (const auto& group : ranking.groups) {
+    double preferred = 0;
+    for (std::size_t i = before; i <= before + group.rejected; ++i) {
+      preferred += i == 0 ? 1 : 1 - static_cast<double>(std::min(i, most)) / scale;
+    }
+    sum +=
+        static_cast<double>(group.relevant) * preferred / static_cast<double>(group.rejected + 1);
+    before += group.rejected;
+  }
+  return sum;
+}
+
 }  // namespace detail
 
 // Ranks a query's documents and looks up their grades.
 inline JudgedRanking judge(std::span<const RunEntry> entries, const Grades& grades, TieRule rule) {
   JudgedRanking ranking;
-  ranking.num_retrieved = entries.size();
   const std::vector<std::size_t> order = detail::rank_entries(entries, rule);
   const auto score_at = [&](std::size_t rank) {
     return static_cast<float>(entries[order[rank]].score);
@@ -208,15 +278,18 @@ inline JudgedRanking judge(std::span<const RunEntry> entries, const Grades& grad
     for (std::size_t rank = begin; rank < end; ++rank) {
       const auto grade = grades.find(entries[order[rank]].document);
       const bool relevant = grade != grades.end() && grade->second > 0;
+      const bool rejected = grade != grades.end() && grade->second == 0;
       if (rule != TieRule::average || rank == begin) ranking.groups.emplace_back();
       auto& group = ranking.groups.back();
       ++group.size;
       group.relevant += relevant ? 1 : 0;
+      group.rejected += rejected ? 1 : 0;
       group.gain += relevant ? static_cast<double>(grade->second) : 0;
     }
   }
   for (const auto& [document, grade] : grades) {
     if (grade > 0) ranking.ideal_gains.push_back(static_cast<double>(grade));
+    if (grade == 0) ++ranking.num_rejected;
   }
   std::sort(ranking.ideal_gains.rbegin(), ranking.ideal_gains.rend());
   return ranking;
@@ -230,7 +303,11 @@ inline JudgedRanking judge(std::span<const RunEntry> entries, const Grades& grad
 //   mrr        1 / rank of the first relevant document
 //   recall     relevant documents, divided by R
 //   p          relevant documents, divided by k, however many there are
-// Source: Voorhees and Harman, TREC, 2005, chapter 3; Jarvelin and Kekalainen 2002 (nDCG).
+//   success    1 if there is a relevant document
+//   rprec      p with k = R
+//   bpref      mean over the R of the share of rejected documents that stand behind it
+// Source: Voorhees and Harman, TREC, 2005, chapter 3; Jarvelin and Kekalainen 2002 (nDCG); Buckley
+// and Voorhees 2004 (bpref).
 inline double measure(const Metric& metric, const JudgedRanking& ranking) {
   if (ranking.num_relevant() == 0) return 0;
   const auto num_relevant = static_cast<double>(ranking.num_relevant());
@@ -243,9 +320,15 @@ inline double measure(const Metric& metric, const JudgedRanking& ranking) {
       return detail::reciprocal_rank(ranking, metric.cutoff);
     case Measure::recall:
       return detail::relevant_retrieved(ranking, metric.cutoff) / num_relevant;
-    default:
+    case Measure::precision:
       return detail::relevant_retrieved(ranking, metric.cutoff) /
              static_cast<double>(metric.cutoff);
+    case Measure::success:
+      return detail::success(ranking, metric.cutoff);
+    case Measure::r_precision:
+      return detail::relevant_retrieved(ranking, ranking.num_relevant()) / num_relevant;
+    default:
+      return detail::summed_preference(ranking) / num_relevant;
   }
 }
 

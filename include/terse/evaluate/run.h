@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -23,6 +24,7 @@ namespace terse {
 struct RunEntry {
   std::string document;
   double score = 0;
+  std::uint64_t line = 0;  // of the file it was read from, counted from 1; 0: of none
 };
 
 // A query and its documents, in the order of the file.
@@ -58,7 +60,7 @@ inline bool parse_score(std::string_view text, double* score) {
   return error != std::errc::invalid_argument && end == text.data() + text.size();
 }
 
-// Builds a Run line by line, remembering where each entry came from.
+// Builds a Run line by line.
 class RunBuilder {
  public:
   explicit RunBuilder(const TextLines& lines) : lines_(lines) {}
@@ -68,11 +70,9 @@ class RunBuilder {
       current_ = index_.try_emplace(std::string(query), run_.size()).first->second;
       if (current_ == run_.size()) {
         run_.push_back({std::string(query), {}});
-        line_numbers_.emplace_back();
       }
     }
-    run_[current_].entries.push_back({std::string(document), score});
-    line_numbers_[current_].push_back(lines_.number());
+    run_[current_].entries.push_back({std::string(document), score, lines_.number()});
   }
 
   // Throws Error: duplicate, missing (no line at all).
@@ -83,25 +83,32 @@ class RunBuilder {
   }
 
  private:
+  // Names the first line that repeats a document. Equal ids have equal hashes: only those are
+  // compared as text.
   void refuse_duplicates(std::size_t query) const {
-    const auto& entries = run_[query].entries;
-    std::vector<std::size_t> order(entries.size());
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      const int compared = entries[a].document.compare(entries[b].document);
-      return compared != 0 ? compared < 0 : a < b;
-    });
-    for (std::size_t i = 1; i < order.size(); ++i) {
-      check(entries[order[i]].document != entries[order[i - 1]].document, ErrorClass::duplicate,
-            lines_.where(line_numbers_[query][order[i]]), ": document ",
-            quote(entries[order[i]].document), " given again for query ", quote(run_[query].id),
-            ", first on line ", line_numbers_[query][order[i - 1]]);
+    const auto& [id, entries] = run_[query];
+    std::vector<std::pair<std::size_t, std::size_t>> order;  // hash of the id, entry
+    order.reserve(entries.size());
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      order.emplace_back(std::hash<std::string>{}(entries[i].document), i);
     }
+    std::sort(order.begin(), order.end());
+    std::pair<std::size_t, std::size_t> repeated = {entries.size(), 0};  // entry, the one before
+    for (std::size_t i = 1; i < order.size(); ++i) {
+      for (std::size_t j = i; j-- > 0 && order[j].first == order[i].first;) {
+        if (entries[order[j].second].document != entries[order[i].second].document) continue;
+        repeated = std::min(repeated, {order[i].second, order[j].second});
+        break;  // one before is enough, and a thousand copies would be compared pair by pair
+      }
+    }
+    if (repeated.first == entries.size()) return;
+    const RunEntry& again = entries[repeated.first];
+    fail(ErrorClass::duplicate, lines_.where(again.line), ": document ", quote(again.document),
+         " given again for query ", quote(id), ", first on line ", entries[repeated.second].line);
   }
 
   const TextLines& lines_;
   Run run_;
-  std::vector<std::vector<std::uint64_t>> line_numbers_;  // of each query's entries
   std::unordered_map<std::string, std::size_t> index_;
   std::size_t current_ = 0;
 };

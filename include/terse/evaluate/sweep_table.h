@@ -1,5 +1,5 @@
-// The CSV of a sweep: one row for each exit of each cell. The last columns are measured times and
-// memory, which differ from run to run; everything before them is always the same.
+// The CSV of a sweep: one row for each exit of each cell. The last columns are measured times,
+// work and memory, which differ from run to run; everything before them is always the same.
 #pragma once
 
 #include <charconv>
@@ -18,15 +18,18 @@
 
 namespace terse {
 
-inline constexpr std::string_view kTimingColumns[] = {"latency_median_ms", "latency_p95_ms",
-                                                      "probe_before_gflops", "probe_after_gflops",
-                                                      "peak_rss_mb"};
+inline constexpr std::string_view kTimingColumns[] = {"latency_median_ms",  "latency_p95_ms",
+                                                      "flops_run_per_pair", "probe_before_gflops",
+                                                      "probe_after_gflops", "peak_rss_mb"};
 
 // Measured while a row was made; NaN: not measured. Latency is of one query with all its
-// candidates; the probe is a fixed loop of multiply-adds, to see whether the machine was busy.
+// candidates; operations are those that the ops were asked for meanwhile, after all savings, causal
+// attention counted causally; the probe is a fixed loop of multiply-adds, to see whether the
+// machine was busy.
 struct RowTiming {
   double latency_median_ms = std::nan("");
   double latency_p95_ms = std::nan("");
+  double flops_run_per_pair = std::nan("");
   double probe_before_gflops = std::nan("");
   double probe_after_gflops = std::nan("");
   double peak_rss_mb = std::nan("");
@@ -135,8 +138,8 @@ inline std::string sweep_row(const SweepCell& cell, std::int64_t exit, std::size
   numbers.insert(numbers.end(), {row.exact_cascade.saving, row.exact_cascade.overlap,
                                  row.risky_cascade.saving, row.risky_cascade.overlap});
   numbers.insert(numbers.end(),
-                 {timing.latency_median_ms, timing.latency_p95_ms, timing.probe_before_gflops,
-                  timing.probe_after_gflops, timing.peak_rss_mb});
+                 {timing.latency_median_ms, timing.latency_p95_ms, timing.flops_run_per_pair,
+                  timing.probe_before_gflops, timing.probe_after_gflops, timing.peak_rss_mb});
   std::vector<std::string> fields;
   for (const double number : numbers) fields.push_back(detail::csv_number(number));
   return sweep_row_key(cell, exit) + detail::join_fields(fields);

@@ -67,7 +67,7 @@ struct LoadedLinear {
 struct Loader {
   // Not explicit: a backend by itself loads weights as they are.
   Loader(const Backend& weights_of, std::shared_ptr<const WeightAdapter> merged = nullptr)
-      : backend(&weights_of), adapter(std::move(merged)) {}
+      : backend(&weights_of), adapter(std::move(merged)), layer_dtype(weights_of.compute) {}
 
   Loader checking() const {
     Loader loader = *this;
@@ -77,6 +77,7 @@ struct Loader {
 
   const Backend* backend;
   std::shared_ptr<const WeightAdapter> adapter;
+  DType layer_dtype;  // in which the layer that is loaded multiplies
   std::shared_ptr<std::vector<LoadedLinear>> loaded;  // told of each linear layer that is prepared
   bool prepare = true;
 };

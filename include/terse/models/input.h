@@ -79,6 +79,12 @@ inline std::int64_t query_max_length(const ScoreOptions& options, std::int64_t m
   return length;
 }
 
+// Throws Error(unsupported) if options name a query_max_length where rows are cut in another way.
+inline void refuse_query_max_length(const ScoreOptions& options) {
+  check(!options.query_max_length, ErrorClass::unsupported,
+        "query_max_length is set, but this way of truncation does not cut the query on its own");
+}
+
 // Cuts the second of two lengths so that both fit the budget. The reference leaves both as they are
 // when the excess is not smaller than the second, and so does this: what then happens with the
 // over-long row is the model's affair.
@@ -102,6 +108,7 @@ class CrossEncoderLayout {
     const auto [query, passage, empty_passage] = pair;
     const std::int64_t length =
         max_length(options.max_length, kDefaultMaxLength, specials_, max_tokens_);
+    if (options.truncation != Truncation::passage) refuse_query_max_length(options);
     switch (options.truncation) {
       case Truncation::passage:
         return {cut_passage(query, passage, length, query_max_length(options, length))};

@@ -99,7 +99,8 @@ inline std::vector<std::int64_t> choose_exits(const ScoreOptions& options, const
 
 // The compress layers and ratio of a request, for exits already chosen. As in the reference, layer
 // 0, layers from the last exit on and ratio 1 compress nothing; `warnings` says so of what was
-// asked for. Throws Error(range) for a ratio outside 1 to 4096 or a negative layer.
+// asked for, unless it is ratio 1. Throws Error(range) for a ratio outside 1 to 4096 or a negative
+// layer.
 inline void choose_compression(const ScoreOptions& options, RunOptions& run,
                                std::vector<std::string>& warnings) {
   constexpr std::int64_t kMaxRatio = 4096;
@@ -111,7 +112,12 @@ inline void choose_compression(const ScoreOptions& options, RunOptions& run,
   for (const std::int64_t layer : requested) {
     check(layer >= 0, ErrorClass::range, "compress_layers ", layer, ", expected layers from 1 on");
   }
-  if (ratio == 1) return;
+  if (ratio == 1) {
+    if (!options.compress_ratio && options.compress_layers && !requested.empty()) {
+      warnings.push_back("compress_layers without effect: no compress_ratio is given");
+    }
+    return;
+  }
   const std::int64_t last = run.exits.back();
   std::vector<std::int64_t> dropped;
   run.compress_layers = detail::sorted_subset(

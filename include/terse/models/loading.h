@@ -13,6 +13,7 @@
 #include "terse/models/lora.h"
 #include "terse/models/model_files.h"
 #include "terse/ops/backends.h"
+#include "terse/ops/op_counter.h"
 #include "terse/options.h"
 #include "terse/parallel.h"
 #include "terse/tokenizer/tokenizer.h"
@@ -119,6 +120,7 @@ inline ModelFolder open_model_folder(const std::filesystem::path& path,
   ModelFolder folder{path, files, files.config("config.json"), nullptr, nullptr};
   folder.backend = &choose_backend(
       options.isa, packed == nullptr ? options.dtype : packed_dtype(*packed, options));
+  if (options.op_counter != nullptr) folder.backend = &options.op_counter->count(*folder.backend);
   folder.threads = thread_count(options.threads);
   folder.savings = options.savings;
   // Reading a large tokenizer.json takes as long as everything else together.

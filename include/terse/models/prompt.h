@@ -62,6 +62,10 @@ class PromptLayout {
     // What bos, query, separator and passage may take together.
     const std::int64_t room = length + size(separator_) + size(prompt);
     const std::int64_t texts = room - size(bos_) - size(separator_);
+    if (options.truncation == Truncation::longest_first ||
+        options.truncation == Truncation::error) {
+      refuse_query_max_length(options);
+    }
     switch (options.truncation) {
       case Truncation::passage:
         return {cut_passage(query, passage, prompt, length, query_max_length(options, length))};

@@ -5,6 +5,7 @@
 
 #include "terse/cpu.h"
 #include "terse/dtype.h"
+#include "terse/ops/amx.h"
 #include "terse/ops/avx2.h"
 #include "terse/ops/avx512.h"
 #include "terse/ops/backend.h"
@@ -16,9 +17,10 @@ namespace terse::detail {
 // See choose_backend. Types that no fast table has (f64, f16) are the reference's.
 inline const Backend& find_table(std::optional<Isa> isa, std::optional<DType> dtype) {
   const DType compute = dtype.value_or(DType::f32);
-  const bool fast = compute == DType::f32 || compute == DType::bf16;
+  const bool fast = compute == DType::f32 || compute == DType::bf16 || compute == DType::i8;
   const Isa wanted = isa ? require_isa(*isa) : fast ? best_isa() : Isa::reference;
 #if defined(__x86_64__)
+  if (wanted == Isa::amx && compute == DType::bf16) return amx::backend();
   if (wanted >= Isa::avx512) return avx512::backend(compute);
   if (wanted == Isa::avx2) return avx2::backend(compute);
 #endif

@@ -2,16 +2,15 @@
 // symbols spell, where tokenizer.json has a list of merges.
 #pragma once
 
-#include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <limits>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "terse/tokenizer/merge_queue.h"
 #include "terse/tokenizer/merge_seams.h"
 #include "terse/tokenizer/sentencepiece_table.h"
 #include "terse/tokenizer/token.h"
@@ -27,7 +26,7 @@ class SentencePieceMerger {
  public:
   // All outlive the merger; text has less than 4 GiB.
   SentencePieceMerger(const SentencePieceTable& table, std::string_view text, OnPiece on_piece)
-      : table_(table), text_(text), on_piece_(std::move(on_piece)) {}
+      : table_(table), text_(text), on_piece_(std::move(on_piece)), queue_(table.size()) {}
 
   // Appends the next `size` bytes of the text as a symbol; a frozen one never merges.
   void add(std::size_t size, bool is_frozen) {
@@ -37,7 +36,7 @@ class SentencePieceMerger {
     }
     const auto position = static_cast<std::uint32_t>(symbols_.size());
     symbols_.push_back(
-        {end_, static_cast<std::uint32_t>(size), position - 1, position + 1, is_frozen});
+        {end_, static_cast<std::uint32_t>(size), position - 1, position + 1, kNoRank, is_frozen});
     end_ += static_cast<std::uint32_t>(size);
     last_character_ = last_character(symbol);
   }
@@ -52,42 +51,30 @@ class SentencePieceMerger {
   }
 
  private:
+  static constexpr std::uint32_t kNoRank = std::numeric_limits<std::uint32_t>::max();
+
   struct Symbol {
     std::uint32_t begin;
     std::uint32_t size;      // 0 once merged into its left neighbour
     std::uint32_t previous;  // of the first one: 2^32 - 1
     std::uint32_t next;      // of the last one: number of symbols
+    std::uint32_t rank;      // of what it spells with the next one, if that is a piece
     bool is_frozen;
   };
-  struct Candidate {
-    std::uint64_t priority;  // ascending: score from high to low, then position of the left symbol
-    std::uint32_t size;      // of both symbols when it was proposed
-
-    bool operator>(const Candidate& other) const { return priority > other.priority; }
-  };
-
-  // Bits whose ascending order is that of finite scores from high to low.
-  static std::uint32_t descending(float score) {
-    const auto bits = std::bit_cast<std::uint32_t>(score + 0.0F);  // -0 becomes 0
-    return (bits >> 31) != 0 ? bits : ~bits & 0x7fffffffU;
-  }
-
   bool is_unused(TokenId id) const { return id >= 0 && table_.type(id) == PieceType::unused; }
 
   // Queues the merge of a symbol with its right neighbour if they spell a piece.
-  bool propose(std::uint32_t left) {
-    const Symbol& symbol = symbols_[left];
+  void propose(std::uint32_t left) {
+    Symbol& symbol = symbols_[left];
     const Symbol& right = symbols_[symbol.next];
-    if (symbol.is_frozen || right.is_frozen) return false;
-    const std::uint32_t size = symbol.size + right.size;
-    const TokenId id = table_.matchable().find(text_.substr(symbol.begin, size));
-    if (id < 0) return false;
-    queue_.push_back({std::uint64_t{descending(table_.score(id))} << 32 | left, size});
+    symbol.rank = kNoRank;
+    if (symbol.is_frozen || right.is_frozen) return;
+    const TokenId id =
+        table_.matchable().find(text_.substr(symbol.begin, symbol.size + right.size));
+    if (id < 0) return;
+    symbol.rank = table_.rank(id);
+    queue_.push({symbol.rank, left});
     if (is_unused(id)) left_sizes_[id] = symbol.size;
-    return true;
-  }
-  void propose_and_sift(std::uint32_t left) {
-    if (propose(left)) std::push_heap(queue_.begin(), queue_.end(), std::greater<>());
   }
 
   // Merges pairs, highest score first and leftmost among equals.
@@ -115,7 +102,7 @@ class SentencePieceMerger {
   std::uint32_t end_ = 0;        // of the symbols so far, in text_
   char32_t last_character_ = 0;  // of them
   std::vector<Symbol> symbols_;
-  std::vector<Candidate> queue_;                           // a heap, smallest priority first
+  MergeQueue queue_;
   std::unordered_map<TokenId, std::uint32_t> left_sizes_;  // how unused pieces came about
 };
 
@@ -123,23 +110,20 @@ template <class OnPiece>
 void SentencePieceMerger<OnPiece>::merge() {
   const auto end = static_cast<std::uint32_t>(symbols_.size());
   for (std::uint32_t left = 0; left + 1 < end; ++left) propose(left);
-  std::make_heap(queue_.begin(), queue_.end(), std::greater<>());
-  while (!queue_.empty()) {
-    std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
-    const Candidate candidate = queue_.back();
-    queue_.pop_back();
-    const auto position = static_cast<std::uint32_t>(candidate.priority);
+  MergeQueue::Entry entry;
+  while (queue_.pop(&entry)) {
+    const std::uint32_t position = entry.position;
     Symbol& left = symbols_[position];
-    // Out of date if either symbol has been merged since: then the sizes differ.
-    if (left.size == 0 || left.next == end) continue;
+    // Out of date if the left symbol has been merged since, or has another right neighbour.
+    if (left.size == 0 || left.rank != entry.rank) continue;
     Symbol& right = symbols_[left.next];
-    if (left.size + right.size != candidate.size) continue;
-    left.size = candidate.size;
+    left.size += right.size;
     left.next = right.next;
+    left.rank = kNoRank;
     right.size = 0;
     if (left.next != end) symbols_[left.next].previous = position;
-    if (position != 0) propose_and_sift(left.previous);
-    if (left.next != end) propose_and_sift(position);
+    if (position != 0) propose(left.previous);
+    if (left.next != end) propose(position);
   }
 }
 

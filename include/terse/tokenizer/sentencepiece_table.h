@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <string_view>
 #include <utility>
@@ -40,6 +41,9 @@ class SentencePieceTable {
   std::size_t size() const { return types_.size(); }
   PieceType type(TokenId id) const { return types_[static_cast<std::size_t>(id)]; }
   float score(TokenId id) const { return scores_[static_cast<std::size_t>(id)]; }
+  // BPE only: the place of a piece's score among all scores, from the highest on; equal scores have
+  // one rank.
+  std::uint32_t rank(TokenId id) const { return ranks_[static_cast<std::size_t>(id)]; }
   TokenId unk_id() const { return unk_id_; }
   TokenId byte_id(char byte) const { return byte_ids_[static_cast<unsigned char>(byte)]; }
 
@@ -50,10 +54,12 @@ class SentencePieceTable {
 
  private:
   void add(TokenId id, const SentencePieceProto::Piece& piece);
+  void rank_scores();
   void check_unique(std::string_view source) const;
 
   Vocabulary texts_;
   std::vector<float> scores_;
+  std::vector<std::uint32_t> ranks_;
   std::vector<PieceType> types_;
   Trie matchable_;
   Trie reserved_;  // all others
@@ -88,6 +94,18 @@ inline SentencePieceTable::SentencePieceTable(const SentencePieceProto& proto,
   matchable_ = Trie(matchable);
   reserved_ = Trie(reserved);
   check_unique(source);
+  if (is_bpe) rank_scores();
+}
+
+inline void SentencePieceTable::rank_scores() {
+  std::vector<float> falling = scores_;
+  std::sort(falling.begin(), falling.end(), std::greater<>());
+  falling.erase(std::unique(falling.begin(), falling.end()), falling.end());
+  ranks_.reserve(scores_.size());
+  for (const float score : scores_) {
+    const auto at = std::lower_bound(falling.begin(), falling.end(), score, std::greater<>());
+    ranks_.push_back(static_cast<std::uint32_t>(at - falling.begin()));
+  }
 }
 
 inline void SentencePieceTable::add(TokenId id, const SentencePieceProto::Piece& piece) {

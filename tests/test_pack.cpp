@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -400,6 +401,46 @@ TEST_CASE("a packed model runs on the reference table") {
   const auto folder = terse::Reranker::load(small.model(), options);
   const auto packed = terse::Reranker::load(small.path(), options);
   CHECK(folder.score(pairs()) == packed.score(pairs()));
+}
+
+// Bytes of a file's mapping that this process has touched (what is around a fault comes along);
+// nothing if the file is not mapped.
+std::optional<std::uint64_t> touched_bytes(const std::filesystem::path& path) {
+  std::ifstream maps("/proc/self/smaps");
+  std::optional<std::uint64_t> touched;
+  bool inside = false;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find('-') < line.find(' ')) inside = line.ends_with(path.string());
+    if (!inside || !line.starts_with("Rss:")) continue;
+    touched = touched.value_or(0) + std::stoull(line.substr(4)) * 1024;
+  }
+  return touched;
+}
+
+TEST_CASE("layers past the last exit stay untouched") {
+  const TemporaryFolder folder;
+  auto config = nlohmann::json::parse(
+      terse::published_config(terse::published_model("bge-reranker-v2-minicpm-layerwise"), 20));
+  config.update({{"hidden_size", 256},
+                 {"num_attention_heads", 4},
+                 {"num_key_value_heads", 4},
+                 {"intermediate_size", 512},
+                 {"vocab_size", 600},
+                 {"start_layer", 2}});
+  terse::write_synthetic_model(folder.path() / "model", config.dump(), {});
+  const auto path = folder.path() / "model.terse";
+  terse::pack_model(folder.path() / "model", path);
+  const auto reranker = terse::Reranker::load(path);
+  if (!touched_bytes(path)) return;  // a file system that is read, not mapped
+  const std::uint64_t size = std::filesystem::file_size(path);
+  terse::ScoreOptions options;
+  options.cutoff_layers = {2};
+  reranker.score(pairs(), options);
+  const std::uint64_t shallow = *touched_bytes(path);
+  CHECK(shallow < size / 4);  // 2 of 20 layers, and an embedding of a thirtieth of them
+  options.cutoff_layers = {20};
+  reranker.score(pairs(), options);
+  CHECK(*touched_bytes(path) > size / 4 * 3);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@ build_packages=("g++ g++" "cmake cmake" "ninja-build ninja" "libeigen3-dev <eige
   "zlib1g-dev <zlib.h>")
 test_packages=("doctest-dev <doctest/doctest.h>" "python3 python3")
 ci_packages=("clang clang++" "libomp-dev libomp" "clang-format-14 clang-format-14"
-  "clang-tidy clang-tidy")
+  "clang-tidy clang-tidy" "libbenchmark-dev <benchmark/benchmark.h>")
 
 # Whether $1, a command, a <header> or libomp (which only clang can find), is there.
 is_there() {

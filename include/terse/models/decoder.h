@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -145,7 +146,7 @@ class DecoderPass {
     operand_.dtype = dtype_of(0);
     context_->rows += static_cast<std::uint64_t>(batch_.total_tokens());
     backend_->embed(*context_, batch_, spec, x_, &norm, &operand_);
-    trace("embed_tokens", x_);
+    trace("embed_tokens", "", x_);
   }
 
   // Goes on with a paused pass over these rows at a layer: x as it was, operand = norm(x).
@@ -185,7 +186,7 @@ class DecoderPass {
   void add_attended(const Linear& o_proj, const AddSpec& spec) {
     operand_.dtype = dtype_of(layer_);
     backend_->linear_add(*context_, attended_, o_proj, spec, x_, &operand_);
-    trace(name_ + ".self_attn.residual", x_);
+    trace(name_, ".self_attn.residual", x_);
   }
 
   // x += factor * down(activation(gate operand) * up operand), as spec says; operand =
@@ -199,7 +200,7 @@ class DecoderPass {
     operand_.dtype = dtype_of(layer_ + 1);
     backend_->linear_add(*context_, gated_, layer.down_proj, spec, x_,
                          spec.next_norm == nullptr ? nullptr : &operand_);
-    trace(name_, x_);
+    trace(name_, "", x_);
   }
 
   // Averages runs of passage rows; operand = norm(x).
@@ -211,7 +212,7 @@ class DecoderPass {
     inputs_.query_rows = inputs_.key_rows = batch_.total_tokens();
     operand_.dtype = dtype_of(layer);
     backend_->norm(*context_, x_, &norm, operand_);
-    trace("layers." + std::to_string(layer) + ".compressed", x_);
+    trace("layers." + std::to_string(layer), ".compressed", x_);
   }
 
   // The rows that are scored, in the state after the blocks run so far, in order of the inputs.
@@ -257,8 +258,12 @@ class DecoderPass {
     operand_.rows = attended_.rows = gated_.rows = rows;
   }
 
-  void trace(const std::string& name, const Residual& residual) {
-    if (tracer() != nullptr) tracer()->residual(*context_, prefix_ + name, residual);
+  // A pass that is not traced builds no names.
+  void trace(std::string_view name, std::string_view suffix, const Residual& residual) {
+    if (tracer() == nullptr) return;
+    std::string full = prefix_;
+    full.append(name).append(suffix);
+    tracer()->residual(*context_, full, residual);
   }
 
   Context* context_;

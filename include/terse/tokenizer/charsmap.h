@@ -148,32 +148,64 @@ class Charsmap {
           valid, " of the replacements");
   }
 
-  // One node on the path from the root: where its children lie, the next label to try, the length
-  // of the longest key below it.
+  // One node on the path from the root: where its children lie, the next of them to visit (of its
+  // family), the length of the longest key below it.
   struct Visit {
     std::uint32_t children;
-    std::uint32_t next_label;
+    std::uint32_t next;
     std::uint32_t height;
   };
+
+  // The units that lookups find from each place: children[first[b]] .. children[first[b + 1] - 1]
+  // are those at b ^ label. Sorted out in one pass, since trying all labels at each node takes as
+  // long as everything else about loading a packed tokenizer.
+  struct Families {
+    std::vector<std::uint32_t> first;
+    std::vector<std::uint32_t> children;
+  };
+  Families find_families() const {
+    const auto size = static_cast<std::uint32_t>(units_.size());
+    // A label is a byte or, of a unit that is none's child, above; NUL matches nothing.
+    const auto is_child = [&](std::uint32_t unit) {
+      return label(units_[unit]) > 0 && label(units_[unit]) < kBlock;
+    };
+    Families families{std::vector<std::uint32_t>(units_.size() + 1, 0), {}};
+    for (std::uint32_t unit = 0; unit < size; ++unit) {
+      if (is_child(unit)) ++families.first[(unit ^ label(units_[unit])) + 1];
+    }
+    for (std::size_t place = 0; place < units_.size(); ++place) {
+      families.first[place + 1] += families.first[place];
+    }
+    families.children.resize(families.first.back());
+    std::vector<std::uint32_t> next(families.first.begin(), families.first.end() - 1);
+    for (std::uint32_t unit = 0; unit < size; ++unit) {
+      if (is_child(unit)) families.children[next[unit ^ label(units_[unit])]++] = unit;
+    }
+    return families;
+  }
 
   // Visits every node in reach of a lookup once (nodes may be shared) and checks all it refers to.
   void check_trie(std::string_view what) const {
     static constexpr std::uint32_t kUnknown = 0xFFFFFFFF;
     static constexpr std::uint32_t kOnPath = 0xFFFFFFFE;
+    const Families families = find_families();
     std::vector<std::uint32_t> heights(units_.size(), kUnknown);
-    std::vector<Visit> path = {{children_of(0, what), 1, 0}};
+    std::vector<Visit> path;
+    const auto enter = [&](std::uint32_t children) {
+      heights[children] = kOnPath;
+      path.push_back({children, families.first[children], 0});
+    };
+    enter(children_of(0, what));
     while (true) {
       Visit& node = path.back();
-      if (node.next_label == kBlock) {
+      if (node.next == families.first[node.children + 1]) {
         const std::uint32_t height = heights[node.children] = node.height;
         path.pop_back();
         if (path.empty()) return;
         path.back().height = std::max(path.back().height, height + 1);
         continue;
       }
-      heights[node.children] = kOnPath;
-      const std::uint32_t place = node.children ^ node.next_label;
-      if (label(units_[place]) != node.next_label++) continue;
+      const std::uint32_t place = families.children[node.next++];
       const std::uint32_t children = children_of(place, what);
       if (has_leaf(units_[place])) check_value(value(units_[children]), what);
       check(heights[children] != kOnPath, ErrorClass::tokenizer, what, ": the trie has a cycle");
@@ -181,7 +213,7 @@ class Charsmap {
       check(path.size() + below <= kMaxKeyBytes, ErrorClass::limit, what, ": a key has more than ",
             kMaxKeyBytes, " bytes");
       node.height = std::max(node.height, below + 1);
-      if (heights[children] == kUnknown) path.push_back({children, 1, 0});
+      if (heights[children] == kUnknown) enter(children);
     }
   }
 

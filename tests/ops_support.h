@@ -54,6 +54,37 @@ inline std::vector<const Backend*> all_backends() {
 #endif
 }
 
+// The same of the int8 tables.
+inline std::vector<const Backend*> int8_backends() {
+#ifdef TERSE_EMULATED
+  if (!terse::isa_available(terse::Isa::avx2)) return {};
+  return {&terse::avx512::words_backend(), &terse::avx512::vnni_backend(),
+          &terse::avx512::pairs::int8_backend()};
+#else
+  std::vector<const Backend*> backends = {&terse::reference::backend(DType::i8)};
+#if defined(__x86_64__)
+  if (terse::isa_available(terse::Isa::avx2)) {
+    backends.push_back(&terse::avx2::backend(DType::i8));
+  }
+  if (terse::isa_available(terse::Isa::avx512)) {
+    backends.push_back(&terse::avx512::words_backend());
+    if (terse::cpu_features().avx512_vnni) backends.push_back(&terse::avx512::vnni_backend());
+    if (terse::cpu_features().avx512_vnni && terse::cpu_features().avx512_bf16) {
+      backends.push_back(&terse::avx512::pairs::int8_backend());
+    }
+  }
+#endif
+  return backends;
+#endif
+}
+
+// Both, for what holds of any table.
+inline std::vector<const Backend*> all_backends_and_int8() {
+  std::vector<const Backend*> backends = all_backends();
+  for (const Backend* backend : int8_backends()) backends.push_back(backend);
+  return backends;
+}
+
 // Numbers in [-2, 2] times scale. For backends that round operands, multiples of 1/64, which every
 // type holds exactly: what is then measured is the arithmetic, not the rounding of inputs.
 class Generator {
@@ -124,7 +155,9 @@ class Runner {
     return x;
   }
   terse::Operand operand(std::int64_t rows, std::int64_t width) {
-    const DType dtype = context.backend->compute;
+    return operand(rows, width, context.backend->compute);
+  }
+  terse::Operand operand(std::int64_t rows, std::int64_t width, DType dtype) {
     return {memory(context.backend->operand_bytes(rows, width, dtype)), rows, width, dtype};
   }
   terse::Operand operand(const Values& values, std::int64_t rows, std::int64_t width) {

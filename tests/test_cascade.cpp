@@ -115,7 +115,7 @@ TEST_CASE("a cascade with bounds that hold gives the same best k, bit for bit") 
     CAPTURE(model_type);
     const TemporaryFolder folder;
     TinyDecoder(model_type).write(folder.path());
-    for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16}) {
+    for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16, terse::DType::i8}) {
       terse::LoadOptions load;
       load.dtype = dtype;
       load.threads = 2;

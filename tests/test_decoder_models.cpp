@@ -113,6 +113,12 @@ TEST_CASE("decoder rerankers give the reference's scores after every exit") {
     const Gap half = score_gap(bf16, folder, field);
     CHECK(half.worst <= stats["bf16_vs_f64"]["max"].get<double>());
     CHECK(half.mean() <= stats["bf16_vs_f64"]["mean"].get<double>());
+    terse::LoadOptions quantized = reference(terse::DType::i8);
+    quantized.isa.reset();  // the table that users get: tables agree bit for bit in int8 products
+    const Gap int8 = score_gap(terse::Reranker::load(folder, quantized), folder, field);
+    MESSAGE(name << " int8 " << int8.worst << " " << int8.mean() << " bf16 ref "
+                 << stats["bf16_vs_f64"]["max"].get<double>() << " "
+                 << stats["bf16_vs_f64"]["mean"].get<double>());
   }
 }
 

@@ -77,6 +77,10 @@ TEST_CASE("encoder rerankers give the reference's scores") {
     CHECK(f32.mean <= 2 * stats["f32_vs_f64"]["mean"].get<double>());
     const Gap bf16 = score_gap(folder, with_dtype(terse::DType::bf16));
     CHECK(bf16.mean <= stats["bf16_vs_f64"]["mean"].get<double>());
+    const Gap int8 = score_gap(folder, with_dtype(terse::DType::i8));
+    MESSAGE(name << " int8 " << int8.worst << " " << int8.mean << " bf16 ref "
+                 << stats["bf16_vs_f64"]["max"].get<double>() << " "
+                 << stats["bf16_vs_f64"]["mean"].get<double>());
   }
 }
 
@@ -241,32 +245,34 @@ TEST_CASE("a pair has the same bits alone, in any batch, order and thread count"
     pairs.push_back({query.get<std::string>() + std::to_string(i), passage});
   }
   REQUIRE(pairs.size() >= 2000);
-  std::vector<float> alone;
-  {
-    const auto reranker = terse::Reranker::load(folder);
-    for (const terse::Pair& pair : pairs) alone.push_back(reranker.score({&pair, 1})[0]);
-  }
-  std::vector<std::size_t> order(pairs.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  const std::pair<int, std::int64_t> compositions[] = {{1, 1},    {1, 64},    {1, 4096}, {2, 0},
-                                                       {2, 200},  {2, 777},   {3, 1024}, {4, 130},
-                                                       {8, 2048}, {16, 16384}};
-  for (const auto& [threads, batch_tokens] : compositions) {
-    terse::LoadOptions load;
-    load.threads = threads;
-    load.batch_tokens = batch_tokens;
-    const auto reranker = terse::Reranker::load(folder, load);
-    std::shuffle(order.begin(), order.end(), random);
-    std::vector<terse::Pair> shuffled;
-    for (const std::size_t i : order) shuffled.push_back(pairs[i]);
-    const std::vector<float> scores = reranker.score(shuffled);
-    std::size_t differ = 0;
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      differ +=
-          std::bit_cast<std::uint32_t>(scores[i]) != std::bit_cast<std::uint32_t>(alone[order[i]]);
+  for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16, terse::DType::i8}) {
+    std::vector<float> alone;
+    {
+      const auto reranker = terse::Reranker::load(folder, with_dtype(dtype));
+      for (const terse::Pair& pair : pairs) alone.push_back(reranker.score({&pair, 1})[0]);
     }
-    CAPTURE(threads);
-    CAPTURE(batch_tokens);
-    CHECK(differ == 0);
+    std::vector<std::size_t> order(pairs.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    const std::pair<int, std::int64_t> compositions[] = {{1, 1},    {1, 64},    {1, 4096}, {2, 0},
+                                                         {2, 200},  {2, 777},   {3, 1024}, {4, 130},
+                                                         {8, 2048}, {16, 16384}};
+    for (const auto& [threads, batch_tokens] : compositions) {
+      terse::LoadOptions load = with_dtype(dtype);
+      load.threads = threads;
+      load.batch_tokens = batch_tokens;
+      const auto reranker = terse::Reranker::load(folder, load);
+      std::shuffle(order.begin(), order.end(), random);
+      std::vector<terse::Pair> shuffled;
+      for (const std::size_t i : order) shuffled.push_back(pairs[i]);
+      const std::vector<float> scores = reranker.score(shuffled);
+      std::size_t differ = 0;
+      for (std::size_t i = 0; i < order.size(); ++i) {
+        differ += std::bit_cast<std::uint32_t>(scores[i]) !=
+                  std::bit_cast<std::uint32_t>(alone[order[i]]);
+      }
+      CAPTURE(threads);
+      CAPTURE(batch_tokens);
+      CHECK(differ == 0);
+    }
   }
 }

@@ -76,7 +76,7 @@ Values attend(Runner& runner, const AttentionCase& c, const Batch& batch, std::i
   const std::int64_t rows = batch.total_tokens();
   backend.project_qkv(runner.context, batch, runner.operand(x, rows, hidden), qkv, spec, inputs);
   const std::int64_t out_rows = c.select ? static_cast<std::int64_t>(selection.rows.size()) : rows;
-  const Operand out = runner.operand(out_rows, c.shape.heads * c.shape.head_dim);
+  const Operand out = runner.operand(out_rows, c.shape.heads * c.shape.head_dim, backend.sensitive);
   backend.attention(runner.context, batch, inputs, c.rule, spec.selection, out);
   return runner.read(out);
 }
@@ -321,7 +321,7 @@ TEST_CASE("a NaN in a query, key or value reaches the output of attention") {
   const Batch batch = batch_of(c);
   const std::int64_t hidden = 48;
   const std::int64_t width = c.shape.heads * c.shape.head_dim;
-  for (const Backend* backend : all_backends()) {
+  for (const Backend* backend : all_backends_and_int8()) {
     CAPTURE(backend->name);
     for (std::size_t part = 0; part < 3; ++part) {
       CAPTURE(part);
@@ -435,7 +435,7 @@ struct Block {
     const AttentionInputs inputs = runner.attention_inputs(batch, shape);
     backend.project_qkv(context, batch, normed, runner.linear(LinearKind::qkv, qkv.parts),
                         {0.177, &rotary, nullptr}, inputs);
-    const Operand attended = runner.operand(rows, 128);
+    const Operand attended = runner.operand(rows, 128, backend.sensitive);
     backend.attention(context, batch, inputs, rule, nullptr, attended);
     backend.linear_add(context, attended,
                        runner.linear(LinearKind::plain, {{output.view, {}, nullptr}}),
@@ -477,7 +477,7 @@ Batch pick(const Batch& batch, const std::vector<std::size_t>& sequences) {
 }  // namespace
 
 TEST_CASE("a sequence's bits do not depend on its batch, the order or the threads") {
-  for (const Backend* backend : all_backends()) {
+  for (const Backend* backend : all_backends_and_int8()) {
     INFO(std::string(backend->name));
     for (const bool causal : {true, false}) {
       Block block(*backend);
@@ -503,7 +503,7 @@ TEST_CASE("a sequence's bits do not depend on its batch, the order or the thread
 }
 
 TEST_CASE("rounding modes of the caller change no bit of the fast tables") {
-  for (const Backend* backend : all_backends()) {
+  for (const Backend* backend : all_backends_and_int8()) {
     if (backend->isa == Isa::reference) continue;  // one scope around the pass keeps theirs
     INFO(std::string(backend->name));
     const Block block(*backend);
@@ -520,7 +520,7 @@ TEST_CASE("rounding modes of the caller change no bit of the fast tables") {
 }
 
 TEST_CASE("a shared prefix changes no bit") {
-  for (const Backend* backend : all_backends()) {
+  for (const Backend* backend : all_backends_and_int8()) {
     INFO(std::string(backend->name));
     for (const std::int32_t opening : {1, 37, 128, 150}) {
       for (const std::int32_t window : {0, 60}) {

@@ -78,7 +78,8 @@ TEST_CASE("every saving switched off gives the same bits") {
     const TemporaryFolder folder;
     TinyDecoder(model_type).write(folder.path());
     const Pairs pairs(model_type);
-    for (const terse::DType dtype : {terse::DType::f64, terse::DType::f32, terse::DType::bf16}) {
+    for (const terse::DType dtype :
+         {terse::DType::f64, terse::DType::f32, terse::DType::bf16, terse::DType::i8}) {
       terse::LoadOptions options = load_options(dtype);
       const Scores all_on = scores_of(folder.path(), options, pairs.pairs);
       for (const terse::Savings savings :
@@ -97,7 +98,7 @@ TEST_CASE("a pair's bits do not depend on its company, its place or the threads"
     const TemporaryFolder folder;
     TinyDecoder(model_type).write(folder.path());
     const Pairs pairs(model_type);
-    for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16}) {
+    for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16, terse::DType::i8}) {
       terse::LoadOptions options = load_options(dtype);
       const Scores together = scores_of(folder.path(), options, pairs.pairs);
       options.threads = 1;
@@ -118,17 +119,23 @@ TEST_CASE("a pair's bits do not depend on its company, its place or the threads"
 TEST_CASE("layers past the last exit are neither run nor prepared") {
   const TemporaryFolder folder;
   TinyDecoder model("cost_wise_gemma");
-  for (double& value : model.weights["model.layers.4.mlp.up_proj.weight"].values) {
+  for (double& value : model.weights["model.layers.3.mlp.up_proj.weight"].values) {
     value = std::numeric_limits<double>::quiet_NaN();
   }
   model.write(folder.path());
-  const auto reranker = terse::Reranker::load(folder.path(), load_options(terse::DType::f32));
-  terse::ScoreOptions options;
-  options.cutoff_layers = {2, 4};
   const std::vector<terse::Pair> pairs = {{"what", "panda"}};
-  CHECK(reranker.score_each(pairs, options)[0].scores.size() == 2);
-  options.cutoff_layers = {2, 5};
-  CHECK(terse_test::error_class_of([&] { reranker.score(pairs, options); }) == "nonfinite");
+  for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16, terse::DType::i8}) {
+    terse::LoadOptions load = load_options(dtype);
+    for (const bool fastest : {false, true}) {
+      if (fastest) load.isa.reset();
+      const auto reranker = terse::Reranker::load(folder.path(), load);
+      terse::ScoreOptions options;
+      options.cutoff_layers = {2, 3};
+      CHECK(reranker.score_each(pairs, options)[0].scores.size() == 2);
+      options.cutoff_layers = {2, 4};
+      CHECK(terse_test::error_class_of([&] { reranker.score(pairs, options); }) == "nonfinite");
+    }
+  }
 }
 
 TEST_CASE("lazy layers are looked up at once and prepared when they are reached") {

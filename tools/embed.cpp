@@ -186,7 +186,7 @@ class EmbedCommand {
     }
     if (options_.colbert) record.add("colbert", rows_text(result));
     record.add_integer("tokens", result.tokens).add_boolean("truncated", result.truncated);
-    record.add_text("dtype", terse::dtype_name(embedder.info().dtype));
+    record.add_text("dtype", products_name(embedder.info().dtype));
     if (with_ids_) {
       record.add("input_ids", json_integers(std::span<const std::int32_t>(result.input_ids)));
     }

@@ -169,7 +169,7 @@ class FlopsCommand {
     record.add(
         "memory_planned",
         Record()
-            .add_text("dtype", terse::dtype_name(backend.compute))
+            .add_text("dtype", products_name(backend.compute))
             .add_integer("bytes", static_cast<std::int64_t>(plan.total_bytes()))
             .add_integer("weight_bytes", static_cast<std::int64_t>(plan.weight_bytes))
             .add_integer("activation_bytes", static_cast<std::int64_t>(plan.activation_bytes))

@@ -30,7 +30,7 @@ void add_model(const terse::ModelInfo& model, Record& record) {
       .add_integer("vocab_size", model.vocab_size)
       .add_integer("max_tokens", model.max_tokens)
       .add("exits", json_integers(std::span<const std::int64_t>(model.exits)))
-      .add_text("dtype", terse::dtype_name(model.dtype))
+      .add_text("dtype", products_name(model.dtype))
       .add_text("isa", terse::isa_name(model.isa))
       .add_integer("threads", model.threads);
 }

@@ -16,6 +16,7 @@
 #include "compiler_name.h"
 #include "fields.h"
 #include "json_lines.h"
+#include "model_options.h"
 #include "output.h"
 #include "terse/cpu.h"
 #include "terse/error.h"
@@ -83,7 +84,7 @@ inline std::string program_json(const terse::ModelInfo& model) {
       .add_text("compiler", compiler_name())
       .add_text("cpu", terse::cpu_name())
       .add_text("isa", terse::isa_name(model.isa))
-      .add_text("dtype", terse::dtype_name(model.dtype))
+      .add_text("dtype", products_name(model.dtype))
       .json();
 }
 

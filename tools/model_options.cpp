@@ -29,13 +29,20 @@ constexpr Choice<std::optional<terse::Isa>> kIsas[] = {{"auto", std::nullopt},
 
 }  // namespace
 
+const char* products_name(terse::DType dtype) {
+  for (const auto& choice : kDTypes) {
+    if (choice.value == dtype) return choice.name;
+  }
+  return terse::dtype_name(dtype);
+}
+
 void ModelOptions::add(CLI::App& app) {
   app.add_option("-m,--model", path, "Model folder as published")->required();
   app.add_option("--threads", load.threads, "Threads [0: all cores this process may use]")
       ->check(CLI::Range(0, 1024));
   add_choice(app, "--device", device, kDevices, "Where to compute [auto]");
   add_choice(app, "--dtype", load.dtype, kDTypes,
-             "Type of products [auto: the best that keeps f32's scores]");
+             "Type of products [auto: f32, the only one that keeps the reference's scores]");
   add_choice(app, "--isa", load.isa, kIsas, "Instruction set [auto: the best of this machine]");
   app.add_option("--batch-tokens", load.batch_tokens,
                  "Tokens computed together, at most [0: fits the caches]")

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "command.h"
+#include "terse/dtype.h"
 #include "terse/embed.h"
 #include "terse/options.h"
 #include "terse/rerank.h"
@@ -32,5 +33,8 @@ struct ModelOptions {
  private:
   void check_device() const;
 };
+
+// What --dtype calls a type of products; results say it so too.
+const char* products_name(terse::DType dtype);
 
 }  // namespace terse_tools

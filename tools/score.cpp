@@ -119,7 +119,7 @@ class ScoreCommand {
           .add_number("score", static_cast<double>(result.scores[i]))
           .add_integer("layer", cascade_->exits[reached - 1])
           .add_boolean("dropped", reached < cascade_->exits.size())
-          .add_text("dtype", terse::dtype_name(reranker.info().dtype));
+          .add_text("dtype", products_name(reranker.info().dtype));
     }
     run_token_layers_ += static_cast<double>(result.token_layers);
     token_layers_ += static_cast<double>(result.full_token_layers);
@@ -172,7 +172,7 @@ class ScoreCommand {
     }
     record.add_integer("tokens", result.tokens).add_boolean("truncated", result.truncated);
     if (result.chunks > 1) record.add_integer("chunks", result.chunks);
-    record.add_text("dtype", terse::dtype_name(reranker.info().dtype));
+    record.add_text("dtype", products_name(reranker.info().dtype));
     if (with_ids_) {
       record.add("input_ids", json_integers(std::span<const std::int32_t>(result.input_ids)));
     }

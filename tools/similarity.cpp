@@ -159,7 +159,7 @@ class SimilarityCommand {
     }
     record.add_integer("tokens", query.tokens + passage.tokens)
         .add_boolean("truncated", query.truncated || passage.truncated)
-        .add_text("dtype", terse::dtype_name(embedder.info().dtype));
+        .add_text("dtype", products_name(embedder.info().dtype));
     tokens_ += static_cast<std::uint64_t>(query.tokens + passage.tokens);
   }
 

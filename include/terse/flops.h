@@ -204,14 +204,13 @@ inline std::uint64_t activation_bytes(const Backend& backend, const ModelShape& 
   const std::int64_t spare_rows = shape.causal ? rows : num_sequences;
   const AttentionShape attention{shape.num_attention_heads, shape.num_key_value_heads,
                                  shape.head_dim};
-  const DType compute = backend.compute;
   std::uint64_t sum = 0;
-  for (const std::size_t bytes : {backend.residual_bytes(rows, shape.hidden_size),
-                                  backend.residual_bytes(spare_rows, shape.hidden_size),
-                                  backend.operand_bytes(rows, shape.hidden_size, compute),
-                                  backend.attention_bytes(batch, attention),
-                                  backend.operand_bytes(rows, shape.query_width(), compute),
-                                  backend.operand_bytes(rows, shape.intermediate_size, compute)}) {
+  for (const std::size_t bytes :
+       {backend.residual_bytes(rows, shape.hidden_size),
+        backend.residual_bytes(spare_rows, shape.hidden_size),
+        operand_room(backend, rows, shape.hidden_size), backend.attention_bytes(batch, attention),
+        operand_room(backend, rows, shape.query_width()),
+        operand_room(backend, rows, shape.intermediate_size)}) {
     sum = add_sizes(sum, (std::uint64_t{bytes} + 63) / 64 * 64, "activations");
   }
   return sum;
@@ -224,8 +223,16 @@ inline MemoryPlan plan_memory(const Backend& backend, const ModelShape& shape,
   const std::int64_t sequences = std::max<std::int64_t>(group_tokens / request.tokens(), 1);
   const TouchedWeights touched = touched_weights(shape, request);
   MemoryPlan plan;
-  plan.weight_bytes = mul_sizes(touched.layers + touched.heads, dtype_size(backend.compute),
-                                "bytes of prepared weights");
+  // All blocks are of one size.
+  const std::int64_t blocks = request.run.exits.back();
+  const std::uint64_t block = touched.layers / static_cast<std::uint64_t>(blocks);
+  plan.weight_bytes =
+      mul_sizes(touched.heads, dtype_size(backend.sensitive), "bytes of prepared weights");
+  for (std::int64_t layer = 0; layer < blocks; ++layer) {
+    const DType dtype = layer_dtype(backend, layer, shape.num_hidden_layers);
+    plan.weight_bytes = add_sizes(plan.weight_bytes, mul_sizes(block, dtype_size(dtype), "weights"),
+                                  "bytes of prepared weights");
+  }
   plan.activation_bytes = activation_bytes(backend, shape, request.tokens(), sequences);
   plan.groups = threads;
   return plan;

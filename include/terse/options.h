@@ -24,10 +24,11 @@ struct Savings {
 
 // Fixed when a model is loaded.
 struct LoadOptions {
-  std::optional<DType>
-      dtype;               // type of operands in products; unset: the best that keeps f32's scores
-  std::optional<Isa> isa;  // unset: the best of this machine; an absent one is refused
-  int threads = 0;         // 0: every core this process may use
+  // Type of operands in products: f32, bf16, i8 (f64 and f16: plain loops, to compare). unset: the
+  // fastest that keeps the reference's scores as the README's table has them, which is f32.
+  std::optional<DType> dtype;
+  std::optional<Isa> isa;         // unset: the best of this machine; an absent one is refused
+  int threads = 0;                // 0: every core this process may use
   std::int64_t batch_tokens = 0;  // tokens of a packed group, at most; 0: chosen from the caches
   std::filesystem::path adapter = {};  // folder of a LoRA adapter to merge, if any
   Savings savings = {};

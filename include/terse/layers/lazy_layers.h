@@ -39,7 +39,7 @@ class LazyLayers {
 
   const Layer& operator[](std::int64_t index) const {
     Slot& slot = *slots_[static_cast<std::size_t>(index)];
-    std::call_once(slot.once, [&] { slot.layer = load_(loader_, layer_scope(index)); });
+    std::call_once(slot.once, [&] { slot.layer = load(index); });
     return slot.layer;
   }
 
@@ -48,6 +48,12 @@ class LazyLayers {
     std::once_flag once;
     Layer layer;
   };
+
+  Layer load(std::int64_t index) const {
+    Loader loader = loader_;
+    loader.layer_dtype = layer_dtype(*loader.backend, index, size());
+    return load_(loader, layer_scope(index));
+  }
 
   Weights layer_scope(std::int64_t index) const { return scope_.scope(std::to_string(index)); }
 

@@ -55,7 +55,7 @@ class WeightAdapter {
 struct Loader {
   // Not explicit: a backend by itself loads weights as they are.
   Loader(const Backend& weights_of, std::shared_ptr<const WeightAdapter> merged = nullptr)
-      : backend(&weights_of), adapter(std::move(merged)) {}
+      : backend(&weights_of), adapter(std::move(merged)), layer_dtype(weights_of.compute) {}
 
   Loader checking() const {
     Loader loader = *this;
@@ -65,6 +65,7 @@ struct Loader {
 
   const Backend* backend;
   std::shared_ptr<const WeightAdapter> adapter;
+  DType layer_dtype;  // in which the layer that is loaded multiplies
   bool prepare = true;
 };
 

@@ -103,9 +103,8 @@ class Bert {
         width, config.layer_norm_eps);
     const std::string_view layers = config.fused_names ? "encoder.layers" : "encoder.layer";
     for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-      const bool last = layer + 1 == config.num_hidden_layers;
-      layers_.push_back(
-          load_layer(weights.scope(layers, layer), last ? backend.sensitive : backend.compute));
+      layers_.push_back(load_layer(weights.scope(layers, layer),
+                                   layer_dtype(backend, layer, config.num_hidden_layers)));
     }
   }
 
@@ -144,6 +143,7 @@ class Bert {
 
     const EmbedSpec embeddings{&word_embeddings_, &position_embeddings_, &token_type_embeddings_, 1,
                                &embeddings_norm_};
+    buffers.operand.dtype = layers_.front().qkv.compute;
     backend_->embed(context, batch, embeddings, buffers.residual, nullptr, &buffers.operand);
     if (tracer != nullptr) tracer->residual(context, "embeddings", buffers.residual);
 
@@ -177,13 +177,12 @@ class Bert {
     void take(Context& context, const Bert& bert, const Batch& batch, const RowSelection* selection,
               const Tracer* tracer) {
       const BertConfig& config = bert.config_;
-      const Layer& widest = bert.layers_.back();
       const std::int64_t tokens = batch.total_tokens();
       residual = make_residual(context, tokens, config.hidden_size);
-      operand = make_operand(context, tokens, widest.qkv);
+      operand = make_operand(context, tokens, config.hidden_size);
       qkv = make_attention_inputs(context, batch, bert.shape());
-      attended = make_operand(context, tokens, widest.attention_output);
-      intermediate = make_operand(context, tokens, widest.output);
+      attended = make_operand(context, tokens, config.hidden_size);
+      intermediate = make_operand(context, tokens, config.intermediate_size);
       const std::int64_t scored =
           selection == nullptr ? batch.size() : static_cast<std::int64_t>(selection->rows.size());
       selected = make_residual(context, scored, config.hidden_size);
@@ -202,7 +201,6 @@ class Bert {
     const ProjectSpec project{1 / std::sqrt(static_cast<double>(config_.head_dim())), nullptr,
                               selection};
     b.operand.dtype = layer.qkv.compute;
-    b.attended.dtype = layer.attention_output.compute;
     b.intermediate.dtype = layer.output.compute;
     backend_->project_qkv(context, batch, b.operand, layer.qkv, project, b.qkv);
     if (selection != nullptr) {

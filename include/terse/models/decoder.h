@@ -124,6 +124,7 @@ class DecoderPass {
         batch_(std::move(rows.batch)),
         segments_(std::move(rows.segments)),
         request_(request),
+        num_layers_(config.num_hidden_layers),
         prefix_(std::move(prefix)),
         selection_(select_tail(batch_, request.scored_rows)) {
     check(batch_.max_position() < ConfigLimits::kPositions, ErrorClass::limit, "a row of ",
@@ -141,13 +142,15 @@ class DecoderPass {
   // x = scale * embed_tokens[id], operand = norm(x).
   void embed(const Table& embed_tokens, double scale, const Norm& norm) {
     const EmbedSpec spec{.word = &embed_tokens, .scale = scale};
+    operand_.dtype = dtype_of(0);
     backend_->embed(*context_, batch_, spec, x_, &norm, &operand_);
     trace("embed_tokens", x_);
   }
 
-  // Goes on with a paused pass over these rows: x as it was, operand = norm(x).
-  void restore(const PausedPass& paused, const Norm& norm) {
+  // Goes on with a paused pass over these rows at a layer: x as it was, operand = norm(x).
+  void restore(const PausedPass& paused, std::int64_t layer, const Norm& norm) {
     paused.restore(*context_, x_);
+    operand_.dtype = dtype_of(layer);
     backend_->norm(*context_, x_, &norm, operand_);
   }
 
@@ -156,6 +159,7 @@ class DecoderPass {
 
   void begin_layer(std::int64_t layer, bool last) {
     name_ = "layers." + std::to_string(layer);
+    layer_ = layer;
     last_ = last;
   }
 
@@ -178,6 +182,7 @@ class DecoderPass {
 
   // x += factor * W attended, as spec says; operand = spec.next_norm(x).
   void add_attended(const Linear& o_proj, const AddSpec& spec) {
+    operand_.dtype = dtype_of(layer_);
     backend_->linear_add(*context_, attended_, o_proj, spec, x_, &operand_);
     trace(name_ + ".self_attn.residual", x_);
   }
@@ -185,10 +190,12 @@ class DecoderPass {
   // x += factor * down(activation(gate operand) * up operand), as spec says; operand =
   // spec.next_norm(x), or is left alone if that is null.
   void feed_forward(const GatedFeedForward& layer, Activation activation, const AddSpec& spec) {
+    gated_.dtype = layer.down_proj.compute;
     backend_->linear_gated(*context_, operand_, layer.gate_up, activation, gated_);
     if (tracer() != nullptr) {
       tracer()->operand(*context_, prefix_ + name_ + ".mlp.gated", gated_);
     }
+    operand_.dtype = dtype_of(layer_ + 1);
     backend_->linear_add(*context_, gated_, layer.down_proj, spec, x_,
                          spec.next_norm == nullptr ? nullptr : &operand_);
     trace(name_, x_);
@@ -201,6 +208,7 @@ class DecoderPass {
     batch_ = std::move(compression.batch);
     selection_ = select_tail(batch_, request_.scored_rows);
     inputs_.query_rows = inputs_.key_rows = batch_.total_tokens();
+    operand_.dtype = dtype_of(layer);
     backend_->norm(*context_, x_, &norm, operand_);
     trace("layers." + std::to_string(layer) + ".compressed", x_);
   }
@@ -217,6 +225,7 @@ class DecoderPass {
   // For traces: the final norm of all rows.
   void trace_norm(const Norm& norm) {
     if (tracer() == nullptr) return;
+    operand_.dtype = backend_->sensitive;
     backend_->norm(*context_, x_, &norm, operand_);
     tracer()->operand(*context_, prefix_ + "norm", operand_);
   }
@@ -225,19 +234,16 @@ class DecoderPass {
   // For the batch as it is at first: compression only ever makes its sequences shorter.
   void take(const DecoderConfig& config) {
     const std::int64_t rows = batch_.total_tokens();
-    const auto operand = [&](std::int64_t width) {
-      const DType dtype = backend_->compute;
-      return Operand{context_->arena.take(backend_->operand_bytes(rows, width, dtype)), rows, width,
-                     dtype};
-    };
     x_ = make_residual(*context_, rows, config.hidden_size);
     spare_ = make_residual(*context_, rows, config.hidden_size);
-    operand_ = operand(config.hidden_size);
+    operand_ = make_operand(*context_, rows, config.hidden_size);
     inputs_ = make_attention_inputs(*context_, batch_, config.shape());
-    attended_ = operand(config.num_attention_heads * config.head_dim);
-    gated_ = operand(config.intermediate_size);
+    attended_ = make_operand(*context_, rows, config.num_attention_heads * config.head_dim);
+    gated_ = make_operand(*context_, rows, config.intermediate_size);
     if (tracer() != nullptr) product_ = make_residual(*context_, rows, config.hidden_size);
   }
+
+  DType dtype_of(std::int64_t layer) const { return layer_dtype(*backend_, layer, num_layers_); }
 
   std::vector<RowSpan> scored_rows() const { return spans_of(selection_); }
 
@@ -259,9 +265,11 @@ class DecoderPass {
   Batch batch_;
   std::vector<Segments> segments_;
   DecoderRequest request_;
-  std::string prefix_;  // of the trunk's names: "model." or empty
+  std::int64_t num_layers_;  // of the model, run or not
+  std::string prefix_;       // of the trunk's names: "model." or empty
   RowSelection selection_;
-  std::string name_;  // of the layer under way
+  std::int64_t layer_ = 0;  // under way
+  std::string name_;        // of it
   bool last_ = false;
   Residual x_;              // (rows, hidden_size): the residual stream
   Residual spare_;          // (rows, hidden_size): where rows are selected or averaged to

@@ -111,13 +111,12 @@ class Gemma {
   }
 
   Layer load_layer(const Loader& loader, const Weights& scope) const {
-    const DType dtype = loader.backend->compute;
     return {load_norm(loader, scope.scope("input_layernorm")),
             load_self_attention(loader, scope.scope("self_attn"), config_.hidden_size,
-                                config_.shape(), config_.bias(), dtype),
+                                config_.shape(), config_.bias(), loader.layer_dtype),
             load_norm(loader, scope.scope("post_attention_layernorm")),
             load_gated_feed_forward(loader, scope.scope("mlp"), config_.hidden_size,
-                                    config_.intermediate_size, dtype)};
+                                    config_.intermediate_size, loader.layer_dtype)};
   }
 
   GemmaConfig config_;

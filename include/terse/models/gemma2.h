@@ -133,7 +133,7 @@ class Gemma2 {
                      prefix_);
     const LayerRange range = paused.next(options);
     if (paused.has_begun()) {
-      pass.restore(paused, layers_[range.begin].input_layernorm);
+      pass.restore(paused, range.begin, layers_[range.begin].input_layernorm);
     } else {
       pass.embed(embed_tokens_, std::sqrt(static_cast<double>(config_.hidden_size)),
                  layers_[0].input_layernorm);
@@ -186,14 +186,13 @@ class Gemma2 {
   }
 
   Layer load_layer(const Loader& loader, const Weights& scope) const {
-    const DType dtype = loader.backend->compute;
     return {load_norm(loader, scope.scope("input_layernorm")),
             load_self_attention(loader, scope.scope("self_attn"), config_.hidden_size,
-                                config_.shape(), config_.bias(), dtype),
+                                config_.shape(), config_.bias(), loader.layer_dtype),
             load_norm(loader, scope.scope("post_attention_layernorm")),
             load_norm(loader, scope.scope("pre_feedforward_layernorm")),
             load_gated_feed_forward(loader, scope.scope("mlp"), config_.hidden_size,
-                                    config_.intermediate_size, dtype),
+                                    config_.intermediate_size, loader.layer_dtype),
             load_norm(loader, scope.scope("post_feedforward_layernorm"))};
   }
 

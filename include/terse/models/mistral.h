@@ -86,7 +86,7 @@ class Mistral {
                      prefix_);
     const LayerRange range = paused.next(options);
     if (paused.has_begun()) {
-      pass.restore(paused, layers_[range.begin].input_layernorm);
+      pass.restore(paused, range.begin, layers_[range.begin].input_layernorm);
     } else {
       pass.embed(embed_tokens_, 1, layers_[0].input_layernorm);
     }
@@ -134,13 +134,12 @@ class Mistral {
   }
 
   Layer load_layer(const Loader& loader, const Weights& scope) const {
-    const DType dtype = loader.backend->compute;
     return {load_norm(loader, scope.scope("input_layernorm")),
             load_self_attention(loader, scope.scope("self_attn"), config_.hidden_size,
-                                config_.shape(), config_.bias(), dtype),
+                                config_.shape(), config_.bias(), loader.layer_dtype),
             load_norm(loader, scope.scope("post_attention_layernorm")),
             load_gated_feed_forward(loader, scope.scope("mlp"), config_.hidden_size,
-                                    config_.intermediate_size, dtype)};
+                                    config_.intermediate_size, loader.layer_dtype)};
   }
 
   MistralConfig config_;

@@ -342,11 +342,8 @@ class TileScope {
   std::int64_t words_ = 0;
 };
 
-struct TileProducts {
-  using Element = bf16;
+struct TileProducts : avx512::pairs::PairProducts {
   using Scope = TileScope;
-  static constexpr std::size_t kWeightBytes = 2;
-  static constexpr bool kWidened = false;
   static constexpr bool kAmx = true;
 };
 

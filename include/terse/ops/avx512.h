@@ -1,5 +1,6 @@
-// The op table for AVX-512 (F, BW, DQ, VL), with products of bf16 pairs where the processor has
-// AVX-512 BF16. See vector/ for the ops; this file says what a vector is.
+// The op tables for AVX-512 (F, BW, DQ, VL), with products of bf16 pairs where the processor has
+// AVX-512 BF16, and of int8 by VNNI where it has that. See vector/ for the ops; this file says what
+// a vector is.
 #pragma once
 
 #if defined(__x86_64__)
@@ -134,7 +135,32 @@ inline Vector load_bf16(const void* from, std::int64_t count) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
+inline Vector load_element(const float* from, std::int64_t count) { return load(from, count); }
+inline Vector load_element(const bf16* from, std::int64_t count) { return load_bf16(from, count); }
+
+// The larger of |x| and `most`, which is not negative; as bits, so that a NaN beats all numbers.
+inline Vector larger_magnitude(Vector most, Vector x) {
+  return _mm512_castsi512_ps(
+      _mm512_max_epi32(_mm512_castps_si512(most), _mm512_castps_si512(absolute(x))));
+}
+// The largest of lanes that are not negative.
+inline float highest(Vector x) {
+  return std::bit_cast<float>(_mm512_reduce_max_epi32(_mm512_castps_si512(x)));
+}
+// Whole numbers from -127 to 127 in the four bytes of each word, the first lowest.
+inline Vector int8_words(const Vector (&four)[4]) {
+  const __m512i byte = _mm512_set1_epi32(0xff);
+  __m512i words = _mm512_slli_epi32(_mm512_cvtps_epi32(four[3]), 24);
+  words = _mm512_or_si512(
+      words, _mm512_slli_epi32(_mm512_and_si512(_mm512_cvtps_epi32(four[2]), byte), 16));
+  words = _mm512_or_si512(
+      words, _mm512_slli_epi32(_mm512_and_si512(_mm512_cvtps_epi32(four[1]), byte), 8));
+  return _mm512_castsi512_ps(
+      _mm512_or_si512(words, _mm512_and_si512(_mm512_cvtps_epi32(four[0]), byte)));
+}
+
 inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add(a, b, c); }
+inline Vector finished(const TileArguments&, int, int, Vector sum) { return sum; }
 
 // Each file builds on those before it.
 // clang-format off
@@ -142,6 +168,117 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add
 #include "terse/ops/vector/tile.inl"
 #include "terse/ops/vector/f32.inl"
 #include "terse/ops/vector/rows.inl"
+#include "terse/ops/vector/int8.inl"
+// clang-format on
+
+// Row and column scales of one vector of sums.
+inline Vector scales_of(const TileArguments& arguments, int row, int v) {
+  return broadcast(arguments.row_scale[row * arguments.a_step]) *
+         load(arguments.column_scales + v * kLanes);
+}
+
+// int8 as pairs of 16 bits, where there is no VNNI: exact, and half of the memory of bf16.
+namespace words {
+
+inline Vector multiply_words(Vector a, Vector b, Vector c) {
+  return _mm512_castsi512_ps(_mm512_add_epi32(
+      _mm512_castps_si512(c), _mm512_madd_epi16(_mm512_castps_si512(a), _mm512_castps_si512(b))));
+}
+inline Vector finished(const TileArguments& arguments, int row, int v, Vector sum) {
+  if (arguments.column_scales == nullptr) return sum;
+  return _mm512_cvtepi32_ps(_mm512_castps_si512(sum)) * scales_of(arguments, row, v);
+}
+
+#include "terse/ops/vector/tile.inl"
+
+}  // namespace words
+
+struct Int8Words {
+  using Scope = ComputeScope;
+  static constexpr std::size_t kOperandBytes = 2;
+  static constexpr std::size_t kWeightBytes = 1;
+  static constexpr bool kWidened = true;
+  static constexpr bool kAmx = false;
+  static std::int64_t stride(std::int64_t width) { return quantized_stride(width, kOperandBytes); }
+  static const auto& tiles() { return words::kTiles; }
+
+  // [steps / 4][16][4] bytes -> [steps / 2][16][2] of 16 bits.
+  static void widen(const Word* from, std::int64_t steps, Word* to) {
+    for (std::int64_t k = 0; k < steps; k += 4, from += kPanelColumns, to += 2 * kPanelColumns) {
+      const __m512i bytes = _mm512_castps_si512(load_words(from));
+      // Bytes 0 and 2 of a word in its halves, with their signs, and 1 and 3.
+      const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8);
+      const __m512i odd = _mm512_srai_epi16(bytes, 8);
+      const __m512i low = _mm512_mask_blend_epi16(0xaaaaaaaaU, even, _mm512_slli_epi32(odd, 16));
+      const __m512i high = _mm512_mask_blend_epi16(0xaaaaaaaaU, _mm512_srli_epi32(even, 16), odd);
+      store_words(to, _mm512_castsi512_ps(low));
+      store_words(to + kPanelColumns, _mm512_castsi512_ps(high));
+    }
+  }
+
+  static void store(std::byte* row, std::int64_t i, Vector x, std::int64_t count) {
+    _mm256_mask_storeu_epi16(row + i * std::int64_t{kOperandBytes}, first_lanes(count),
+                             _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x)));
+  }
+  static std::int16_t element(const std::byte* row, std::int64_t i) {
+    return load_unaligned<std::int16_t>(row, static_cast<std::size_t>(i));
+  }
+};
+
+}  // namespace terse::avx512
+
+TERSE_TARGET_END
+TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")
+
+// The inner loop for int8 with VNNI, which multiplies unsigned by signed: operands lie 128 above
+// their values, and 128 times the sum of a column's elements is taken off in the end.
+namespace terse::avx512::vnni {
+
+inline Vector multiply_words(Vector a, Vector b, Vector c) {
+  return _mm512_castsi512_ps(
+      _mm512_dpbusd_epi32(_mm512_castps_si512(c), _mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+inline Vector finished(const TileArguments& arguments, int row, int v, Vector sum) {
+  if (arguments.column_scales == nullptr) return sum;
+  const __m512i columns = _mm512_loadu_si512(arguments.column_sums + v * kLanes);
+  const __m512i exact = _mm512_sub_epi32(_mm512_castps_si512(sum), _mm512_slli_epi32(columns, 7));
+  return _mm512_cvtepi32_ps(exact) * scales_of(arguments, row, v);
+}
+
+#include "terse/ops/vector/tile.inl"
+
+}  // namespace terse::avx512::vnni
+
+TERSE_TARGET_END
+TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
+
+namespace terse::avx512 {
+
+struct Int8Vnni {
+  using Scope = ComputeScope;
+  static constexpr std::size_t kOperandBytes = 1;
+  static constexpr std::size_t kWeightBytes = 1;
+  static constexpr bool kWidened = false;
+  static constexpr bool kAmx = false;
+  static std::int64_t stride(std::int64_t width) { return quantized_stride(width, kOperandBytes); }
+  static const auto& tiles() { return vnni::kTiles; }
+
+  static void store(std::byte* row, std::int64_t i, Vector x, std::int64_t count) {
+    const __m512i raised = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(128));
+    _mm_mask_storeu_epi8(row + i, first_lanes(count), _mm512_cvtepi32_epi8(raised));
+  }
+  static int element(const std::byte* row, std::int64_t i) {
+    return static_cast<int>(row[i]) - 128;
+  }
+};
+
+// Products in int8, sensitive ones in f32.
+template <class Products>
+struct Int8Products : FloatProducts {
+  using Int8 = Products;
+};
+
+// clang-format off
 #include "terse/ops/vector/linear.inl"
 #include "terse/ops/vector/project.inl"
 #include "terse/ops/vector/attention.inl"
@@ -191,16 +328,30 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
 // Operands, weights and the products of attention in bf16.
 struct PairProducts {
   using Element = bf16;
+  using Int8 = void;
   using Scope = ComputeScope;
+  static constexpr std::size_t kOperandBytes = 2;
   static constexpr std::size_t kWeightBytes = 2;
   static constexpr bool kWidened = false;
   static constexpr bool kAmx = false;
+  static std::int64_t stride(std::int64_t width) { return operand_stride(width, kOperandBytes); }
   static const auto& tiles() { return kTiles; }
+};
+
+// Products in int8, sensitive ones in bf16.
+struct Int8Products : PairProducts {
+  using Int8 = Int8Vnni;
 };
 
 inline const Backend& backend() {
   static const Backend bf16 = Ops<PairProducts>::table("avx512 bf16", Isa::avx512, DType::bf16);
   return bf16;
+}
+// Needs VNNI too.
+inline const Backend& int8_backend() {
+  static const Backend int8 =
+      Ops<Int8Products>::table("avx512 vnni int8, bf16", Isa::avx512, DType::i8);
+  return int8;
 }
 
 }  // namespace terse::avx512::pairs
@@ -217,14 +368,30 @@ inline const Backend& widened_backend() {
   return bf16;
 }
 
-// The table for products in f32 or bf16. Throws Error(unsupported) for other types.
+// int8 with f32 where it is sensitive, for processors with VNNI but not BF16, and with neither.
+inline const Backend& vnni_backend() {
+  static const Backend int8 =
+      Ops<Int8Products<Int8Vnni>>::table("avx512 vnni int8", Isa::avx512, DType::i8);
+  return int8;
+}
+inline const Backend& words_backend() {
+  static const Backend int8 =
+      Ops<Int8Products<Int8Words>>::table("avx512 int8", Isa::avx512, DType::i8);
+  return int8;
+}
+
+// The table for products in f32, bf16 or int8. Throws Error(unsupported) for other types.
 inline const Backend& backend(DType compute) {
   static const Backend f32 = Ops<FloatProducts>::table("avx512", Isa::avx512, DType::f32);
   if (compute == DType::bf16) {
     return cpu_features().avx512_bf16 ? pairs::backend() : widened_backend();
   }
+  if (compute == DType::i8) {
+    if (!cpu_features().avx512_vnni) return words_backend();
+    return cpu_features().avx512_bf16 ? pairs::int8_backend() : vnni_backend();
+  }
   check(compute == DType::f32, ErrorClass::unsupported,
-        "the AVX-512 backend computes in f32 or bf16, not in ", dtype_name(compute));
+        "the AVX-512 backend computes in f32, bf16 or i8, not in ", dtype_name(compute));
   return f32;
 }
 

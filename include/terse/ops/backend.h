@@ -6,7 +6,7 @@
 //   residual   the residual stream, (rows, width), row-major in the backend's accumulation type
 //              (f32; f64 in the judging backend)
 //   operand    what a matrix product reads, (rows, width) in whatever layout and type the backend
-//              multiplies fastest (f32, bf16, int8 with a scale per row)
+//              multiplies fastest (f32, bf16, int8 with a scale per row, from that row alone)
 //   attention inputs   queries, keys and values as the backend's attention wants them
 // Models hold the latter two as opaque handles. An op may fuse whatever lies inside it; its result
 // is defined by ops/reference.h.
@@ -15,6 +15,7 @@
 // on the number of threads. K is walked in one fixed order, never split across workers.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -100,7 +101,7 @@ struct Operand {
   void* data = nullptr;
   std::int64_t rows = 0;
   std::int64_t width = 0;
-  DType dtype = DType::f32;  // as the linear that will read it wants
+  DType dtype = DType::f32;  // as the linear that will read it wants; of attention: sensitive
 };
 
 // Geometry of attention: heads x head_dim need not be the hidden size; query heads
@@ -186,7 +187,8 @@ struct Backend {
   const char* name = "";
   Isa isa = Isa::reference;
   DType compute = DType::f32;    // type of operands and prepared weights
-  DType sensitive = DType::f32;  // the same for the parts that int8 would hurt; else equal
+  DType sensitive = DType::f32;  // the same for the parts that int8 would hurt (the last
+                                 // layer, attention and what it writes); else the same
 
   // Load time. Threads may call these at once. Weight types: f64, f32, f16, bf16 at any address;
   // dtype is compute or sensitive.
@@ -198,6 +200,7 @@ struct Backend {
 
   // Bytes that an activation takes in the arena.
   std::size_t (*residual_bytes)(std::int64_t rows, std::int64_t width) = nullptr;
+  // dtype: compute or sensitive
   std::size_t (*operand_bytes)(std::int64_t rows, std::int64_t width, DType dtype) = nullptr;
   std::size_t (*attention_bytes)(const Batch& batch, const AttentionShape& shape) = nullptr;
 
@@ -209,7 +212,8 @@ struct Backend {
   // Queries (scaled, rotated), keys (rotated) and values from one product with stacked weights.
   void (*project_qkv)(Context&, const Batch&, const Operand& x, const Linear& qkv,
                       const ProjectSpec&, AttentionInputs out) = nullptr;
-  // out (query rows, heads * head_dim).
+  // out (query rows, heads * head_dim), of the sensitive type: a row is complete, and its int8
+  // scale known, only when the last head is. A product in another type converts the rows it reads.
   void (*attention)(Context&, const Batch&, const AttentionInputs&, const AttentionRule&,
                     const RowSelection* selection, Operand out) = nullptr;
   // x (rows, out_features) is read and written; out may be null.
@@ -246,11 +250,20 @@ inline std::int64_t head_columns(const HeadSpec& spec, std::int64_t width) {
 inline Residual make_residual(Context& context, std::int64_t rows, std::int64_t width) {
   return {context.arena.take(context.backend->residual_bytes(rows, width)), rows, width};
 }
-// An operand with room for `rows` rows, for `reader` to multiply.
-inline Operand make_operand(Context& context, std::int64_t rows, const Linear& reader) {
-  const std::int64_t width = reader.in_features;
-  return {context.arena.take(context.backend->operand_bytes(rows, width, reader.compute)), rows,
-          width, reader.compute};
+// Bytes for an operand of either type.
+inline std::size_t operand_room(const Backend& backend, std::int64_t rows, std::int64_t width) {
+  return std::max(backend.operand_bytes(rows, width, backend.compute),
+                  backend.operand_bytes(rows, width, backend.sensitive));
+}
+// An operand with room for `rows` rows of either type; as it is, of the sensitive one.
+inline Operand make_operand(Context& context, std::int64_t rows, std::int64_t width) {
+  const Backend& backend = *context.backend;
+  return {context.arena.take(operand_room(backend, rows, width)), rows, width, backend.sensitive};
+}
+// The type in which layer `index` of `count` multiplies. Nothing after the last layer evens out
+// its errors, and pruned to the scored rows it costs little.
+inline DType layer_dtype(const Backend& backend, std::int64_t index, std::int64_t count) {
+  return index + 1 == count ? backend.sensitive : backend.compute;
 }
 inline AttentionInputs make_attention_inputs(Context& context, const Batch& batch,
                                              const AttentionShape& shape) {

@@ -1,8 +1,12 @@
 // Weights in the order in which the vector backends read them, and strides of their activations.
 // Nothing here depends on the instruction set.
 //
-// A panel holds 16 output columns: f32 as [K][16], bf16 as [K/2][16][2], so that one step of k is
-// 16 words of 4 bytes either way. Tails of columns and of k are zeros.
+// A panel holds 16 output columns: f32 as [K][16], bf16 as [K/2][16][2], int8 as [K/4][16][4], so
+// that one step of k is 16 words of 4 bytes in any type. Tails of columns and of k are zeros.
+//
+// int8 is symmetric (reference_math.h, quantize): a column of a weight has one f32 scale beside its
+// panel, a row of an operand one behind its elements, and with acc = sum of a w over k in i32
+//   y = float(acc) * (row scale * column scale) + bias
 #pragma once
 
 #include <algorithm>
@@ -17,11 +21,12 @@
 #include "terse/checked.h"
 #include "terse/error.h"
 #include "terse/ops/backend.h"
+#include "terse/ops/reference_math.h"
 #include "terse/tensor.h"
 
 namespace terse {
 
-// What one lane of a product reads in one step: an f32, or two neighbouring bf16.
+// What one lane of a product reads in one step: an f32, two neighbouring bf16, or four int8.
 using Word = std::uint32_t;
 
 inline constexpr std::int64_t kPanelColumns = 16;
@@ -45,12 +50,23 @@ constexpr std::int64_t operand_stride(std::int64_t width, std::size_t element_by
   return (ceil_div(words_of(width, element_bytes), 16) | 1) * 16;
 }
 
+// An int8 operand row: elements (of the type that the table multiplies: s8, s8 + 128 as u8, or s8
+// widened to s16), zeros up to the end of the cache line, one f32: the row's scale.
+constexpr std::int64_t scale_word(std::int64_t width, std::size_t element_bytes) {
+  return round_up(words_of(width, element_bytes), 16);
+}
+// Words from one row to the next: an odd number of cache lines, as above.
+constexpr std::int64_t quantized_stride(std::int64_t width, std::size_t element_bytes) {
+  return ((scale_word(width, element_bytes) / 16 + 1) | 1) * 16;
+}
+
 // A weight as panels. It starts as views of the checkpoint; the workers that first need it convert
 // it together, panel by panel, which hides the conversion in the first forward pass and keeps
 // untouched layers where they are.
 class PanelWeight {
  public:
-  // f32 or bf16 panels. Throws Error: dtype (a type that is no weight's), overflow, memory.
+  // f32, bf16 or int8 panels, by the bytes of an element. Throws Error: dtype (a type that is no
+  // weight's), limit (int8 wider than an i32 sums), overflow, memory.
   PanelWeight(LinearKind kind, std::span<const LinearPart> parts, std::size_t element_bytes)
       : kind_(kind), width_(parts[0].weight.shape[1]), parts_(parts.begin(), parts.end()) {
     for (const LinearPart& part : parts) {
@@ -66,6 +82,12 @@ class PanelWeight {
                             static_cast<std::uint64_t>(panel_words_), "panels"),
                   sizeof(Word), "panels")));
     fill_bias();
+    if (element_bytes > 1) return;
+    check(width_ <= reference::kInt8MostWidth, ErrorClass::limit, "int8 products of ", width_,
+          " elements, at most ", reference::kInt8MostWidth);
+    const auto slots = static_cast<std::size_t>(panels_ * kPanelColumns);
+    scales_ = AlignedBuffer(slots * sizeof(float));
+    sums_ = AlignedBuffer(slots * sizeof(std::int32_t));
   }
 
   LinearKind kind() const { return kind_; }
@@ -79,6 +101,11 @@ class PanelWeight {
   Word* panel_storage(std::int64_t index) const { return words_.as<Word>() + index * panel_words_; }
   // One f32 per column, in panel order; zeros where a part has no bias.
   const float* bias() const { return bias_.as<float>(); }
+  // Of int8 panels, one per column, in panel order: the scale of the column, and the sum of its
+  // elements, which a product with unsigned operands takes off 128 times. Filled by prepare()'s
+  // convert, valid after it.
+  float* scales() const { return scales_.as<float>(); }
+  std::int32_t* sums() const { return sums_.as<std::int32_t>(); }
 
   // Row `lane` of a panel: the part of the checkpoint it lies in and the row there; part nullptr
   // past the last column. Of a gated weight even panels are gate, odd ones up.
@@ -140,6 +167,8 @@ class PanelWeight {
   mutable std::vector<LinearPart> parts_;
   AlignedBuffer words_;
   AlignedBuffer bias_;
+  AlignedBuffer scales_;
+  AlignedBuffer sums_;
   mutable std::atomic<std::int64_t> next_{0};
   mutable std::atomic<std::int64_t> converted_{0};
 };

@@ -2,9 +2,9 @@
 // the fallback where none fits, and the text to read first.
 //
 //   Real     type of the residual stream and of all arithmetic: float to run, double to judge
-//   Element  type of operands and prepared weights: Real, or bf16 or f16 (rounded once when
-//   written,
-//            widened to Real before every product)
+//   Element  type of operands and prepared weights: Real, or bf16 or f16 (rounded once, when
+//            written, and widened to Real before every product). A linear prepared for int8 and
+//            the operands it reads are quantised instead, see reference_math.h
 //   Product  how rows times a weight are multiplied; eigen.h brings another one
 #pragma once
 
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "terse/ops/backend.h"
+#include "terse/ops/reference_int8.h"
 #include "terse/ops/reference_math.h"
 #include "terse/parallel.h"
 
@@ -36,6 +37,7 @@ struct PreparedLinear {
   Handle owner;              // keeps the mapped file
   std::vector<Real> bias;    // (out_features), zeros where a part has none
   std::vector<Real> head;    // the weight of a head, instead of the above
+  Int8Weight<Real> int8;     // the weight in int8, instead of the above
   std::int64_t columns = 0;  // stacked out_features
 };
 
@@ -86,7 +88,7 @@ struct Ops {
 
   // --- load time ---------------------------------------------------------------------------------
 
-  static Linear prepare_linear(LinearKind kind, std::span<const LinearPart> parts, DType) {
+  static Linear prepare_linear(LinearKind kind, std::span<const LinearPart> parts, DType dtype) {
     auto prepared = std::make_shared<Prepared>();
     const std::int64_t width = parts[0].weight.shape[1];
     for (const LinearPart& part : parts) prepared->columns += part.weight.shape[0];
@@ -96,12 +98,15 @@ struct Ops {
       prepared->head.resize(static_cast<std::size_t>(parts[0].weight.size()));
       convert_to(prepared->head.data(), parts[0].weight.data, parts[0].weight.dtype,
                  prepared->head.size());
+    } else if (dtype == DType::i8) {
+      prepared->int8 = prepare_int8<Real>(parts);
     } else {
       fill_weight(parts, width, *prepared);
     }
     const std::int64_t out_features =
         kind == LinearKind::gated ? prepared->columns / 2 : prepared->columns;
-    return {kind, element_dtype(), width, out_features, prepared};
+    return {kind, dtype == DType::i8 && kind != LinearKind::head ? DType::i8 : element_dtype(),
+            width, out_features, prepared};
   }
 
   static Handle prepare_vector(const TensorView& vector) {
@@ -141,7 +146,8 @@ struct Ops {
   static std::size_t residual_bytes(std::int64_t rows, std::int64_t width) {
     return static_cast<std::size_t>(rows * width) * sizeof(Real);
   }
-  static std::size_t operand_bytes(std::int64_t rows, std::int64_t width, DType) {
+  static std::size_t operand_bytes(std::int64_t rows, std::int64_t width, DType dtype) {
+    if (dtype == DType::i8) return static_cast<std::size_t>(rows) * Int8Row<Real>::bytes(width);
     return static_cast<std::size_t>(rows * width) * sizeof(Element);
   }
   static std::size_t attention_bytes(const Batch& batch, const AttentionShape& shape) {
@@ -294,16 +300,19 @@ struct Ops {
   }
 
   static void read_operand(Context&, const Operand& x, std::span<double> out) {
+    if (x.dtype == DType::i8) return read_int8<Real>(x, out);
     for (std::size_t i = 0; i < out.size(); ++i) {
       out[i] = to_real<double>(static_cast<const Element*>(x.data)[i]);
     }
   }
 
-  static Backend table(const char* name) {
+  // int8: products in int8, sensitive ones in Element.
+  static Backend table(const char* name, bool int8 = false) {
     Backend backend;
     backend.name = name;
     backend.isa = Isa::reference;
-    backend.compute = backend.sensitive = element_dtype();
+    backend.compute = int8 ? DType::i8 : element_dtype();
+    backend.sensitive = element_dtype();
     backend.prepare_linear = prepare_linear;
     backend.prepare_vector = prepare_vector;
     backend.prepare_table = prepare_table;
@@ -400,6 +409,7 @@ struct Ops {
   }
 
   static void write_operand(const Real* y, const Operand& out, std::int64_t row) {
+    if (out.dtype == DType::i8) return Int8Row<Real>::of(out, row).write(y);
     Element* to = static_cast<Element*>(out.data) + row * out.width;
     for (std::int64_t i = 0; i < out.width; ++i) to[i] = round(y[i]);
   }
@@ -504,6 +514,24 @@ struct Ops {
     });
   }
 
+  // y (rows, columns) = rows of x, quantised if they are not yet, times an int8 weight.
+  static void multiply_int8(const Operand& x, std::int64_t first, std::int64_t rows,
+                            const Int8Weight<Real>& weight, Real* y) {
+    std::vector<Real> values(static_cast<std::size_t>(x.width));
+    std::vector<std::int8_t> quantized(static_cast<std::size_t>(x.width));
+    for (std::int64_t i = 0; i < rows; ++i, y += weight.scales.size()) {
+      if (x.dtype == DType::i8) {
+        const auto row = Int8Row<Real>::of(x, first + i);
+        reference::multiply_int8(row.elements, row.scale(), x.width, weight, y);
+        continue;
+      }
+      const Element* from = static_cast<const Element*>(x.data) + (first + i) * x.width;
+      for (std::size_t k = 0; k < values.size(); ++k) values[k] = to_real<Real>(from[k]);
+      const Real scale = quantize(values.data(), x.width, quantized.data());
+      reference::multiply_int8(quantized.data(), scale, x.width, weight, y);
+    }
+  }
+
   // f(row, y) for every row of x, where y (stacked columns) = x W^T + b of that row; f may write y.
   template <class F>
   static void each_product_row(Context& context, const Operand& x, const Linear& linear, F&& f) {
@@ -517,8 +545,12 @@ struct Ops {
       for (std::int64_t block = begin; block < end; ++block) {
         const std::int64_t first = block * Product::kBlockRows;
         const std::int64_t rows = std::min<std::int64_t>(Product::kBlockRows, x.rows - first);
-        Product::multiply(static_cast<const Element*>(x.data) + first * x.width, rows, x.width,
-                          prepared.weight, columns, y);
+        if (linear.compute == DType::i8) {
+          multiply_int8(x, first, rows, prepared.int8, y);
+        } else {
+          Product::multiply(static_cast<const Element*>(x.data) + first * x.width, rows, x.width,
+                            prepared.weight, columns, y);
+        }
         for (std::int64_t row = 0; row < rows; ++row) {
           for (std::int64_t i = 0; i < columns; ++i) {
             y[row * columns + i] += prepared.bias[static_cast<std::size_t>(i)];
@@ -530,22 +562,25 @@ struct Ops {
   }
 };
 
-// The plain tables: f64 to judge, f32 to run, bf16 and f16 operands with f32 sums.
+// The plain tables: f64 to judge, f32 to run, bf16 and f16 operands with f32 sums, int8.
 inline const Backend& backend(DType compute) {
   static const Backend f64 = Ops<double, double>::table("reference f64");
   static const Backend f32 = Ops<float, float>::table("reference");
   static const Backend bf16_operands = Ops<float, bf16>::table("reference bf16");
   static const Backend f16_operands = Ops<float, f16>::table("reference f16");
+  static const Backend int8 = Ops<float, float>::table("reference int8", true);
   switch (compute) {
     case DType::f64:
       return f64;
+    case DType::i8:
+      return int8;
     case DType::bf16:
       return bf16_operands;
     case DType::f16:
       return f16_operands;
     default:
       check(compute == DType::f32, ErrorClass::unsupported, "the reference backend computes in ",
-            "f64, f32, bf16 or f16, not in ", dtype_name(compute));
+            "f64, f32, bf16, f16 or i8, not in ", dtype_name(compute));
       return f32;
   }
 }

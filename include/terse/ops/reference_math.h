@@ -101,6 +101,37 @@ constexpr bool sees(const AttentionRule& rule, std::int64_t i, std::int64_t j) {
   return rule.causal || rule.window == 0 || j - i < rule.window;
 }
 
+// The largest |quantized| value: the range is symmetric, so that -x gives minus what x gives.
+inline constexpr int kInt8Most = 127;
+// A row all of whose elements are smaller than this counts as zeros: 127 / |x| would overflow.
+inline constexpr float kInt8Least = 0x1p-100f;
+// The widest row whose int8 products cannot overflow an i32, with an unsigned operand 128 above the
+// signed one: 255 * 127 * 65,536 < 2^31. The signed ones have half of that.
+inline constexpr std::int64_t kInt8MostWidth = 65536;
+
+// Symmetric int8: quantized[i] = x[i] (127 / max|x|), rounded to nearest even; returns the scale
+// max|x| / 127, so that x[i] is about scale * quantized[i], to scale / 2. A row of zeros has scale
+// 0. If an element is not finite the scale is not either, and with it every product of the row
+// (what the elements are then is of no matter; here zeros).
+template <class Real>
+Real quantize(const Real* x, std::int64_t width, std::int8_t* quantized) {
+  Real most = 0;
+  bool finite = true;
+  for (std::int64_t i = 0; i < width; ++i) {
+    most = std::max(most, std::abs(x[i]));
+    finite = finite && std::isfinite(x[i]);
+  }
+  if (!finite || most < static_cast<Real>(kInt8Least)) {
+    std::fill(quantized, quantized + width, std::int8_t{0});
+    return finite ? Real(0) : std::numeric_limits<Real>::quiet_NaN();
+  }
+  const Real inverse = kInt8Most / most;
+  for (std::int64_t i = 0; i < width; ++i) {
+    quantized[i] = static_cast<std::int8_t>(std::nearbyint(x[i] * inverse));
+  }
+  return most / kInt8Most;
+}
+
 // x / max(|x|_2, 1e-12), in place.
 template <class Real>
 void l2_normalize(Real* x, std::int64_t width) {

@@ -17,7 +17,7 @@ namespace terse::detail {
 // See choose_backend. Types that no fast table has (f64, f16) are the reference's.
 inline const Backend& find_table(std::optional<Isa> isa, std::optional<DType> dtype) {
   const DType compute = dtype.value_or(DType::f32);
-  const bool fast = compute == DType::f32 || compute == DType::bf16;
+  const bool fast = compute == DType::f32 || compute == DType::bf16 || compute == DType::i8;
   const Isa wanted = isa ? require_isa(*isa) : fast ? best_isa() : Isa::reference;
 #if defined(__x86_64__)
   if (wanted == Isa::amx && compute == DType::bf16) return amx::backend();

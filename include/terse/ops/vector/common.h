@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -37,6 +38,11 @@ struct TileArguments {
   float* c = nullptr;  // (rows, vectors side by side)
   std::int64_t c_step = 0;
   bool accumulate = false;
+  // Of int8, with the last steps of k: what turns the sums into f32, see panels.h. Rows' scales are
+  // a_step apart.
+  const float* row_scale = nullptr;
+  const float* column_scales = nullptr;
+  const std::int32_t* column_sums = nullptr;
   // Bytes wanted soon in the second-level cache: prefetch_step further at every step of k.
   const std::byte* prefetch = nullptr;
   std::int64_t prefetch_step = 0;

@@ -16,6 +16,7 @@ struct Projection {
   using Layout = AttentionLayout<Element>;
 
   const Batch& batch;
+  const Linear& qkv;
   const PanelWeight& weight;
   const RotaryRows* rotary;
   float query_scale;
@@ -28,14 +29,18 @@ struct Projection {
     const auto* rotary = spec.rotary == nullptr
                              ? nullptr
                              : static_cast<const RotaryRows*>(spec.rotary->handle.get());
-    const Projection projection{batch, weight, rotary, static_cast<float>(spec.query_scale),
+    const Projection projection{batch,
+                                qkv,
+                                weight,
+                                rotary,
+                                static_cast<float>(spec.query_scale),
                                 Layout(batch, out.shape, out.data)};
     const std::int64_t query_panels = out.shape.heads * out.shape.head_dim / kPanelColumns;
     const std::int64_t group = group_panels(out.shape, weight);
-    ProductRange range{0, weight.panels(), group, nullptr};
+    ProductRange range{0, weight.panels(), group, nullptr, 0};
     if (spec.selection != nullptr && group < weight.panels() && query_panels % kUnitPanels == 0) {
       // Queries of the selected rows only, keys and values of all.
-      projection.multiply(context, x, {0, query_panels, group, spec.selection});
+      projection.multiply(context, x, {0, query_panels, group, spec.selection, 0});
       range.first_panel = query_panels;
     }
     projection.multiply(context, x, range);
@@ -49,7 +54,7 @@ struct Projection {
   }
 
   void multiply(Context& context, const Operand& x, const ProductRange& range) const {
-    each_product_block<Products>(context, x, weight, range, [&](const ProductBlock& block) {
+    each_linear_block<Products>(context, x, qkv, range, [&](const ProductBlock& block) {
       // Rows rise, so that the sequence is searched for once and then followed.
       std::int64_t sequence = -1;
       for (std::int64_t i = 0; i < block.rows; ++i) {

@@ -4,7 +4,9 @@
 template <class Products>
 struct Ops {
   using Element = typename Products::Element;
+  using Int8 = typename Products::Int8;
   using Layout = AttentionLayout<Element>;
+  static constexpr bool kHasInt8 = !std::is_void_v<Int8>;
 
   struct Table : TensorView {
     Handle owner;
@@ -26,7 +28,8 @@ struct Ops {
       if (parts[0].bias.data != nullptr) head->bias = floats(parts[0].bias);
       return {kind, DType::f32, width, parts[0].weight.shape[0], head};
     }
-    auto weight = std::make_shared<PanelWeight>(kind, parts, Products::kWeightBytes);
+    const std::size_t element_bytes = dtype == DType::i8 ? 1 : Products::kWeightBytes;
+    auto weight = std::make_shared<PanelWeight>(kind, parts, element_bytes);
     const std::int64_t out_features =
         kind == LinearKind::gated ? weight->columns() / 2 : weight->columns();
     return {kind, dtype, width, out_features, weight};
@@ -67,8 +70,12 @@ struct Ops {
   static std::size_t residual_bytes(std::int64_t rows, std::int64_t width) {
     return static_cast<std::size_t>(rows * width) * sizeof(float);
   }
-  static std::size_t operand_bytes(std::int64_t rows, std::int64_t width, DType) {
-    return static_cast<std::size_t>(rows * operand_stride(width, sizeof(Element))) * sizeof(Word);
+  static std::size_t operand_bytes(std::int64_t rows, std::int64_t width, DType dtype) {
+    std::int64_t stride = Products::stride(width);
+    if constexpr (kHasInt8) {
+      if (dtype == DType::i8) stride = Int8::stride(width);
+    }
+    return static_cast<std::size_t>(rows * stride) * sizeof(Word);
   }
   static std::size_t attention_bytes(const Batch& batch, const AttentionShape& shape) {
     return Layout(batch, shape, nullptr).bytes();
@@ -89,13 +96,13 @@ struct Ops {
       add_table_row(spec.position, batch.positions[token], gathered, y);
       if (scale != 1.0f) scale_row(y, x.width, scale);
       norm_row(spec.norm, y, x.width);
-      if (out != nullptr) write_operand_row(next_norm, y, x.width, operand_row(*out, row));
+      if (out != nullptr) write_operand(next_norm, y, *out, row, gathered);
     });
   }
 
   static void norm(Context& context, const Residual& x, const Norm* norm, Operand out) {
-    each_row(context, x.rows, 0, [&](std::int64_t row, float*) {
-      write_operand_row(norm, residual_row(x, row), x.width, operand_row(out, row));
+    each_row(context, x.rows, x.width, [&](std::int64_t row, float* normed) {
+      write_operand(norm, residual_row(x, row), out, row, normed);
     });
   }
 
@@ -104,8 +111,8 @@ struct Ops {
     const ComputeScope scope;
     const PanelWeight& weight = panel_weight(linear);
     const Vector factor = broadcast(static_cast<float>(spec.factor));
-    const ProductRange all{0, weight.panels(), weight.panels(), nullptr};
-    each_product_block<Products>(context, in, weight, all, [&](const ProductBlock& block) {
+    const ProductRange all{0, weight.panels(), weight.panels(), nullptr, 0};
+    each_linear_block<Products>(context, in, linear, all, [&](const ProductBlock& block) {
       for (std::int64_t i = 0; i < block.rows; ++i) {
         float* y = block.y + i * block.step;
         float* residual = residual_row(x, block.row + i);
@@ -116,7 +123,7 @@ struct Ops {
         });
         norm_row(spec.sum_norm, residual, x.width);
         if (out == nullptr) continue;
-        write_operand_row(spec.next_norm, residual, x.width, operand_row(*out, block.row + i));
+        write_operand(spec.next_norm, residual, *out, block.row + i, y);
       }
     });
   }
@@ -124,18 +131,16 @@ struct Ops {
   static void linear_activation(Context& context, const Operand& in, const Linear& linear,
                                 Activation activation, Operand out) {
     const PanelWeight& weight = panel_weight(linear);
-    const ProductRange pairs{0, weight.panels(), 2, nullptr};
-    each_product_block<Products>(context, in, weight, pairs, [&](const ProductBlock& block) {
+    const ProductRange pairs{0, weight.panels(), 2, nullptr, kept_floats(out)};
+    each_linear_block<Products>(context, in, linear, pairs, [&](const ProductBlock& block) {
       const std::int64_t first = block.first_panel * kPanelColumns;
       const std::int64_t columns = std::min(2 * kPanelColumns, out.width - first);
       const float* bias = weight.bias() + first;
       for (std::int64_t i = 0; i < block.rows; ++i) {
-        float* y = block.y + i * block.step;
-        Element* to = operand_row(out, block.row + i);
-        each_group(columns, [&](std::int64_t k, std::int64_t n) {
-          store(to + first + k, activate(activation, load(y + k) + load(bias + k)), n);
+        const float* y = block.y + i * block.step;
+        write_columns(out, block, i, first, columns, [&](std::int64_t k) {
+          return activate(activation, load(y + k) + load(bias + k));
         });
-        if (first + columns == out.width) end_operand_row(to, out.width);
       }
     });
   }
@@ -144,20 +149,18 @@ struct Ops {
   static void linear_gated(Context& context, const Operand& in, const Linear& gate_up,
                            Activation activation, Operand out) {
     const PanelWeight& weight = panel_weight(gate_up);
-    const ProductRange pairs{0, weight.panels(), 2, nullptr};
-    each_product_block<Products>(context, in, weight, pairs, [&](const ProductBlock& block) {
+    const ProductRange pairs{0, weight.panels(), 2, nullptr, kept_floats(out)};
+    each_linear_block<Products>(context, in, gate_up, pairs, [&](const ProductBlock& block) {
       const std::int64_t first = block.first_panel / 2 * kPanelColumns;
       const std::int64_t columns = std::min(kPanelColumns, out.width - first);
       const float* bias = weight.bias() + block.first_panel * kPanelColumns;
       for (std::int64_t i = 0; i < block.rows; ++i) {
-        float* y = block.y + i * block.step;
-        Element* to = operand_row(out, block.row + i);
-        each_group(columns, [&](std::int64_t k, std::int64_t n) {
+        const float* y = block.y + i * block.step;
+        write_columns(out, block, i, first, columns, [&](std::int64_t k) {
           const Vector gate = activate(activation, load(y + k) + load(bias + k));
           const Vector up = load(y + kPanelColumns + k) + load(bias + kPanelColumns + k);
-          store(to + first + k, gate * up, n);
+          return gate * up;
         });
-        if (first + columns == out.width) end_operand_row(to, out.width);
       }
     });
   }
@@ -213,6 +216,12 @@ struct Ops {
 
   static void read_operand(Context&, const Operand& x, std::span<double> out) {
     for (std::int64_t row = 0; row < x.rows; ++row) {
+      if constexpr (kHasInt8) {
+        if (x.dtype == DType::i8) {
+          read_int8_row<Int8>(int8_row<Int8>(x, row), x.width, out.data() + row * x.width);
+          continue;
+        }
+      }
       const Element* from = operand_row(x, row);
       for (std::int64_t i = 0; i < x.width; ++i) {
         out[static_cast<std::size_t>(row * x.width + i)] = to_real<double>(from[i]);
@@ -220,11 +229,15 @@ struct Ops {
     }
   }
 
+  // compute: i8, or the type of Products.
   static Backend table(const char* name, Isa isa, DType compute) {
     Backend backend;
     backend.name = name;
     backend.isa = isa;
-    backend.compute = backend.sensitive = compute;
+    backend.compute = compute;
+    backend.sensitive = compute != DType::i8             ? compute
+                        : std::is_same_v<Element, float> ? DType::f32
+                                                         : DType::bf16;
     backend.prepare_linear = prepare_linear;
     backend.prepare_vector = prepare_vector;
     backend.prepare_table = prepare_table;
@@ -262,8 +275,57 @@ struct Ops {
     return static_cast<float*>(x.data) + row * x.width;
   }
   static Element* operand_row(const Operand& x, std::int64_t row) {
-    return static_cast<Element*>(x.data) +
-           row * operand_stride(x.width, sizeof(Element)) * Layout::kPerWord;
+    return static_cast<Element*>(x.data) + row * Products::stride(x.width) * Layout::kPerWord;
+  }
+
+  // Row of out = norm(x) in its type; normed has room for the row.
+  static void write_operand(const Norm* norm, const float* x, const Operand& out, std::int64_t row,
+                            float* normed) {
+    if constexpr (kHasInt8) {
+      if (out.dtype == DType::i8) {
+        if (norm != nullptr) {
+          normed_groups(norm, x, out.width,
+                        [&](std::int64_t i, std::int64_t n, Vector y) { store(normed + i, y, n); });
+          x = normed;
+        }
+        return quantize_row<Int8>(x, out.width, int8_row<Int8>(out, row));
+      }
+    }
+    write_operand_row(norm, x, out.width, operand_row(out, row));
+  }
+
+  // An int8 row is written when its last column is there: until then its columns and its largest
+  // magnitudes are kept.
+  static std::int64_t kept_floats(const Operand& out) {
+    return out.dtype == DType::i8 ? out.width + kLanes : 0;
+  }
+
+  // Columns [first, first + columns) of row i of a block, kLanes of them at a time: values(k),
+  // where lanes past the last column are zeros.
+  template <class Values>
+  static void write_columns(const Operand& out, const ProductBlock& block, std::int64_t i,
+                            std::int64_t first, std::int64_t columns, const Values& values) {
+    const bool complete = first + columns == out.width;
+    if constexpr (kHasInt8) {
+      if (out.dtype == DType::i8) {
+        float* kept = block.kept + i * kept_floats(out);
+        Vector most = first == 0 ? zero() : load(kept + out.width);
+        each_group(columns, [&](std::int64_t k, std::int64_t n) {
+          const Vector y = values(k);
+          store(kept + first + k, y, n);
+          most = larger_magnitude(most, y);
+        });
+        store(kept + out.width, most);
+        if (complete) {
+          quantize_row<Int8>(kept, out.width, most, int8_row<Int8>(out, block.row + i));
+        }
+        return;
+      }
+    }
+    Element* to = operand_row(out, block.row + i);
+    each_group(columns,
+               [&](std::int64_t k, std::int64_t n) { store(to + first + k, values(k), n); });
+    if (complete) end_operand_row(to, out.width);
   }
 
   // f(row, temporary of `floats` floats) for every row, rows shared among the workers.

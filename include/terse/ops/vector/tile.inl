@@ -2,7 +2,8 @@
 // registers. Included once per way of multiplying, see ops/avx512.h.
 //
 // Every element is one chain of multiply-adds in rising k that starts from C, so that its bits
-// depend neither on the shape of the tile nor on where k is interrupted.
+// depend neither on the shape of the tile nor on where k is interrupted. Of int8 sums are i32, in
+// the bits of a Vector, until finished() scales them.
 
 // Rows are words apart by `a_step` if they are the rows of a row-major matrix (then k is
 // contiguous); if ADJACENT, rows are neighbours and steps of k are a_step apart.
@@ -47,7 +48,8 @@ inline void multiply_tile(const TileArguments& arguments) {
   for (int row = 0; row < ROWS; ++row) {
 #pragma GCC unroll 2
     for (int v = 0; v < VECTORS; ++v) {
-      store(arguments.c + row * arguments.c_step + v * kLanes, sums[row][v]);
+      store(arguments.c + row * arguments.c_step + v * kLanes,
+            finished(arguments, row, v, sums[row][v]));
     }
   }
 }

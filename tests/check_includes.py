@@ -26,7 +26,7 @@ REGISTRY = {"models/architectures", "models/registry"}
 RESTRICTED = [
     (r"#include\s*<(Eigen|unsupported)/", r"include/terse/ops/eigen\.h", "Eigen"),
     (r"#include\s*<\w*intrin\.h>", r"include/terse/(ops/.*|cpu\.h)", "processor intrinsics"),
-    (r"#include\s*<(cuda|cublas|cudnn|mma|cooperative_groups)", r"kernels/.*", "a CUDA header"),
+    (r"#include\s*<(cuda|cublas|cudnn|mma|cooperative_groups)", r"(kernels|tests/cuda)/.*", "a CUDA header"),
     (r"#include\s*<(iostream|cstdio|stdio\.h|regex|print)>", r"(?!include/).*", "a printing header"),
     (r"\bstd::regex\b", r"nowhere", "std::regex"),
     (r"\balloca\s*\(", r"nowhere", "alloca"),

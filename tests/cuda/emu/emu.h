@@ -178,6 +178,14 @@ std::size_t dynamic_shared_bytes();
 unsigned char* shared_window();
 inline constexpr std::size_t kSharedWindowBytes = std::size_t{1} << 20;
 
+// The live allocation of device memory, of any device, that holds an address; begin is null if none
+// does. For the interpreter, which checks each access.
+struct DeviceRange {
+  const void* begin;
+  std::size_t bytes;
+};
+DeviceRange device_allocation(const void* inside);
+
 // f(x) as computed by the host, off by up to 2 ulp if so chosen.
 float approximate(float exact);
 

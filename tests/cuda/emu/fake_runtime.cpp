@@ -160,6 +160,12 @@ std::size_t live_allocations() {
   return runtime().allocations.size();
 }
 
+DeviceRange device_allocation(const void* inside) {
+  const auto* const found = find_allocation(reinterpret_cast<std::uintptr_t>(inside));
+  if (found == nullptr) return {nullptr, 0};
+  return {reinterpret_cast<const void*>(found->first), found->second.bytes};
+}
+
 void set_registers(const std::string& kernel, int registers) {
   const Lock lock(runtime_mutex());
   runtime().registers[kernel] = registers;

@@ -11,7 +11,7 @@ import sys
 
 # Lowest first: a header includes only headers to its left. A name with a slash is a folder, and
 # inside a folder the rules below hold. Any other header of include/terse is public API, on top.
-LAYERS = ["error", "checked", "utf8", "dtype", "json", "tensor", "cpu", "parallel", "file",
+LAYERS = ["error", "checked", "utf8", "dtype", "json", "tensor", "cpu", "device", "parallel", "file",
           "safetensors", "zip", "torch_file", "weights", "batch", "options", "model_info",
           "tokenizer/", "ops/", "schedule", "layers/", "models/"]
 TOKENIZER_MAY_USE = {"error", "checked", "utf8", "json", "file"}

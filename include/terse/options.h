@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "terse/cpu.h"
+#include "terse/device.h"
 #include "terse/dtype.h"
 
 namespace terse {
@@ -31,6 +32,8 @@ struct LoadOptions {
   std::int64_t batch_tokens = 0;  // tokens of a packed group, at most; 0: chosen from the caches
   std::filesystem::path adapter = {};  // folder of a LoRA adapter to merge, if any
   Savings savings = {};
+  // cuda: where it is not to be had, loading throws Error(device).
+  Device device = Device::automatic;
 };
 
 // An instruction put in front of a text. unset: the model's default; none: the text is left as it

@@ -27,6 +27,7 @@ struct ModelFolder {
   int threads = 1;
   Savings savings = {};
   std::shared_ptr<const LoraAdapter> adapter = nullptr;
+  std::string device_note = {};
 
   // Throws Error of whatever part of the folder is wrong; its message names the file.
   static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options);
@@ -56,6 +57,8 @@ struct ModelFolder {
     info.dtype = backend->compute;
     info.isa = backend->isa;
     info.threads = threads;
+    info.device = backend->device;
+    info.device_note = device_note;
     return info;
   }
 };
@@ -67,7 +70,7 @@ inline ModelFolder open_model_folder(const std::filesystem::path& path,
   check(std::filesystem::is_directory(path), ErrorClass::io, path.string(),
         ": not a folder; expected one with config.json, tokenizer.json and weights");
   ModelFolder folder{path, Config::load(path / "config.json"), nullptr, nullptr};
-  folder.backend = &choose_backend(options.isa, options.dtype);
+  folder.backend = &choose_backend(options.device, options.isa, options.dtype, &folder.device_note);
   folder.threads = thread_count(options.threads);
   folder.savings = options.savings;
   // Reading a large tokenizer.json takes as long as everything else together.

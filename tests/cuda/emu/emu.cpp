@@ -166,7 +166,6 @@ void fiber_main() {
   }
   fiber.state = State::done;
   ++block.num_exited;
-  release(&grid_end);
   switch_side(fiber.side, host, true);
   std::abort();
 }
@@ -256,9 +255,15 @@ void start_block(uint3 index, dim3 grid_dim, dim3 block_dim) {
   }
 }
 
+// What each thread did happened before the end of the grid, also if it was left where it waited.
 void end_block() {
 #ifdef EMU_TSAN
-  for (unsigned i = 0; i < block.num_threads; ++i) __tsan_destroy_fiber(fibers[i].side.tsan);
+  for (unsigned i = 0; i < block.num_threads; ++i) {
+    __tsan_switch_to_fiber(fibers[i].side.tsan, 1);
+    release(&grid_end);
+    __tsan_switch_to_fiber(host.tsan, 1);
+    __tsan_destroy_fiber(fibers[i].side.tsan);
+  }
 #endif
 }
 

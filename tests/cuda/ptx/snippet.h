@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda_test.h"
 #include "device.cuh"
 #include "module.h"
 
@@ -26,29 +27,6 @@ inline std::string kernel_text(const std::string& body, const std::string& befor
          "ld.param.u64 %in, [p_in];\nld.param.u64 %out, [p_out];\nmov.u32 %t, %tid.x;\n" +
          body + "\nret;\n}\n";
 }
-
-// Bytes in the device memory of the emulation.
-class DeviceBytes {
- public:
-  explicit DeviceBytes(const std::vector<std::byte>& bytes) : size_(bytes.size()) {
-    cuda::check(cudaMalloc(&data_, size_), "malloc");
-    cuda::check(cudaMemcpy(data_, bytes.data(), size_, cudaMemcpyHostToDevice), "memcpy");
-  }
-  ~DeviceBytes() { cudaFree(data_); }
-  DeviceBytes(const DeviceBytes&) = delete;
-  DeviceBytes& operator=(const DeviceBytes&) = delete;
-
-  void* data() const { return data_; }
-  std::vector<std::byte> bytes() const {
-    std::vector<std::byte> result(size_);
-    cuda::check(cudaMemcpy(result.data(), data_, size_, cudaMemcpyDeviceToHost), "memcpy");
-    return result;
-  }
-
- private:
-  std::size_t size_;
-  void* data_ = nullptr;
-};
 
 template <class T>
 std::vector<std::byte> bytes_of(const std::vector<T>& values) {
@@ -68,8 +46,8 @@ inline std::vector<std::byte> run_bytes(const std::string& text, const std::vect
                                         std::size_t out_bytes, unsigned num_threads,
                                         unsigned num_blocks = 1, std::size_t dynamic_smem = 0) {
   const Module module(text);
-  const DeviceBytes device_in(in);
-  const DeviceBytes device_out{std::vector<std::byte>(out_bytes)};
+  const cuda_test::DeviceBuffer<std::byte> device_in(in);
+  const cuda_test::DeviceBuffer<std::byte> device_out{std::vector<std::byte>(out_bytes)};
   emu::set_body_provider([&](emu::Launch launch) {
     launch.name = "snippet";
     return module.body(launch);
@@ -78,8 +56,8 @@ inline std::vector<std::byte> run_bytes(const std::string& text, const std::vect
     ~Restore() { Module::uninstall(); }
   } restore;
   cuda::klaunch(snippet_kernel, dim3(num_blocks), dim3(num_threads), dynamic_smem, nullptr,
-                static_cast<const void*>(device_in.data()), device_out.data());
-  return device_out.bytes();
+                static_cast<const void*>(device_in.get()), static_cast<void*>(device_out.get()));
+  return device_out.values();
 }
 
 template <class Out, class In>

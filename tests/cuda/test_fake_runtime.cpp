@@ -140,7 +140,22 @@ TEST_CASE("a device's memory, streams and opt-ins are its own") {
 
 // ---- Launches
 
+}  // namespace
+
+// Has a symbol, by which the table of registers knows it.
+__global__ void many_registers() {}
+
+namespace {
+
 __global__ void nothing() {}
+
+TEST_CASE("a block's threads need no more registers than a multiprocessor has") {
+  emu::set_registers("_Z14many_registersv", 128);
+  klaunch(many_registers, 1, 512, 0, nullptr);
+  CHECK_THROWS_AS(klaunch(many_registers, 1, 544, 0, nullptr), terse::Error);
+  CHECK(cudaGetLastError() == cudaErrorLaunchOutOfResources);
+  emu::set_registers("_Z14many_registersv", 0);
+}
 
 TEST_CASE("launches beyond what a device takes are refused") {
   const auto status = [](dim3 grid, dim3 block, std::size_t smem) {

@@ -24,6 +24,8 @@ constexpr BugToFind kBugs[] = {
     {"missing_syncwarp", "races", "ThreadSanitizer: data race"},
     {"racing_accumulation", "races", "ThreadSanitizer: data race"},
     {"shared_out_of_bounds", "emulation", "AddressSanitizer: use-after-poison"},
+    {"global_out_of_bounds", "emulation", "AddressSanitizer: heap-buffer-overflow"},
+    {"host_reads_device", "emulation", "AddressSanitizer: use-after-poison"},
     {"divergent_barrier", "emulation", "divergent barrier"},
     {"barrier_after_exit", "emulation", "thread exits while others wait at the barrier"},
     {"half_warp_shuffle", "emulation", "thread exits while others wait for it at shuffle"},

@@ -98,7 +98,7 @@ struct Counters {
 Counters counters();
 
 // Registers a thread of a kernel needs, by mangled name: threads times registers is then held to
-// 65,536 at launch. Kernels it does not name are not checked.
+// 65,536 at launch. Kernels it does not name are not checked; 0 forgets one.
 void set_registers(const std::string& kernel, int registers);
 
 // ---- Another way to run a kernel: the PTX interpreter

@@ -168,7 +168,11 @@ DeviceRange device_allocation(const void* inside) {
 
 void set_registers(const std::string& kernel, int registers) {
   const Lock lock(runtime_mutex());
-  runtime().registers[kernel] = registers;
+  if (registers > 0) {
+    runtime().registers[kernel] = registers;
+  } else {
+    runtime().registers.erase(kernel);
+  }
 }
 
 void set_body_provider(std::function<Body(const Launch&)> provider) {

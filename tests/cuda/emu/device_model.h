@@ -25,6 +25,8 @@ class KernelCall final : public emu::Call {
   template <class... Args>
   explicit KernelCall(void (*kernel)(Params...), Args&&... args)
       : kernel_(kernel), arguments_(std::forward<Args>(args)...) {
+    // Bytes between fields are zero, as the search for pointers reads them too.
+    std::apply([](auto&... argument) { (__builtin_clear_padding(&argument), ...); }, arguments_);
     std::apply(
         [&](const auto&... argument) {
           (params.push_back({&argument, sizeof(argument), alignof(decltype(argument)),

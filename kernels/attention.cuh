@@ -96,19 +96,20 @@ struct TileOfQueries {
     return query_row(step, row) - keys.own_begin + keys.prefix_length;
   }
   // Offset of a row of the tile in the queries.
-  __device__ std::size_t query_offset(const AttendStep& step, int row) const {
-    const std::size_t group = static_cast<std::size_t>(step.heads / step.kv_heads);
-    const std::size_t packed_row =
-        static_cast<std::size_t>(kv_head) * step.rows + query_row(step, row);
+  __device__ std::int64_t query_offset(const AttendStep& step, int row) const {
+    const std::int64_t group = static_cast<std::int64_t>(step.heads / step.kv_heads);
+    const std::int64_t packed_row =
+        static_cast<std::int64_t>(kv_head) * step.rows + query_row(step, row);
     return (packed_row * group + first_head + row % step.packed) * step.padded_dim;
   }
   // Offset of a row of the tile in out.
-  __device__ std::size_t out_offset(const AttendStep& step, int row) const {
+  __device__ std::int64_t out_offset(const AttendStep& step, int row) const {
     const int head = kv_head * (step.heads / step.kv_heads) + first_head + row % step.packed;
-    return (static_cast<std::size_t>(out_row(step, row)) * step.heads + head) * step.head_dim;
+    return (static_cast<std::int64_t>(out_row(step, row)) * step.heads + head) * step.head_dim;
   }
-  __device__ std::size_t key_offset(const AttendStep& step, int index) const {
-    return (static_cast<std::size_t>(kv_head) * step.rows + key_row(keys, index)) * step.padded_dim;
+  __device__ std::int64_t key_offset(const AttendStep& step, int index) const {
+    return (static_cast<std::int64_t>(kv_head) * step.rows + key_row(keys, index)) *
+           step.padded_dim;
   }
 };
 

@@ -17,7 +17,7 @@ inline constexpr int kRowBlocks = 5;
 
 // N consecutive elements, read or written at once; addresses are multiples of its size.
 template <class T, int N>
-struct alignas(sizeof(T) * N) Pack {
+struct alignas(sizeof(T) * static_cast<unsigned>(N)) Pack {
   T element[N];
 };
 

@@ -14,8 +14,8 @@ template <int N>
 __device__ __forceinline__ void add_table_columns(const TableRows& table, int row, int width,
                                                   int column, float (&sum)[N]) {
   if (table.rows == nullptr) return;
-  const std::size_t at =
-      static_cast<std::size_t>(table.index == nullptr ? 0 : table.index[row]) * width + column;
+  const std::int64_t at =
+      static_cast<std::int64_t>(table.index == nullptr ? 0 : table.index[row]) * width + column;
   float x[N];
   if (table.type == static_cast<int>(DType::f32)) {
     load_floats<N>(static_cast<const float*>(table.rows) + at, x);
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks) embed_kernel(const Em
     store_floats<N>(row_values + column, x);
   });
   normalise_row<N>(step.norm, row_values, width, partial);
-  const std::size_t first = static_cast<std::size_t>(row) * width;
+  const std::int64_t first = static_cast<std::int64_t>(row) * width;
   each_own_column<N>(width, [&](int column) {
     float x[N];
     load_floats<N>(row_values + column, x);

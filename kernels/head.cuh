@@ -14,7 +14,7 @@ template <int N>
 __global__ void __launch_bounds__(kRowThreads) finish_head_kernel(const FinishHeadStep step) {
   KSHARED_DYN(float, row_values);
   KSHARED(float, partial, kRowThreads / 32);
-  const float* product = step.product + static_cast<std::size_t>(blockIdx.x) * step.columns;
+  const float* product = step.product + static_cast<std::int64_t>(blockIdx.x) * step.columns;
   float squares = 0;
   each_own_column<N>(step.kept, [&](int column) {
     float x[N], bias[N] = {};
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kRowThreads) finish_head_kernel(const FinishHe
     load_floats<N>(row_values + column, x);
 #pragma unroll
     for (int i = 0; i < N; ++i) x[i] = x[i] / norm;
-    store_floats<N>(step.out + static_cast<std::size_t>(blockIdx.x) * step.kept + column, x);
+    store_floats<N>(step.out + static_cast<std::int64_t>(blockIdx.x) * step.kept + column, x);
   });
 }
 

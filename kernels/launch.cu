@@ -169,7 +169,7 @@ void Memory::upload(const void* from, std::size_t bytes, std::size_t offset) con
 
 // How a product of one shape is multiplied, whatever the number of rows.
 struct ProductPlan {
-  BlasProduct product;
+  BlasProduct description;
   cublasLtMatmulAlgo_t algorithm = {};
 };
 
@@ -208,8 +208,9 @@ struct Queue::Implementation {
   }
 
   void forget_graphs() {
-    for (auto& [program, graph] : graphs) {
-      if (graph.exec != nullptr) static_cast<void>(cudaGraphExecDestroy(graph.exec));
+    for (auto& entry : graphs) {
+      if (entry.second.exec == nullptr) continue;
+      static_cast<void>(cudaGraphExecDestroy(entry.second.exec));
     }
     graphs.clear();
   }
@@ -232,17 +233,17 @@ struct Queue::Implementation {
     const ProductPlan& plan = plan_of(step);
     const BlasLayout w = make_layout(step.type, step.width, step.columns);
     const BlasLayout x = make_layout(step.type, step.width, step.rows);
-    const BlasLayout y = make_layout(step.type, step.columns, step.rows);
+    const BlasLayout y = make_layout(step.out_type, step.columns, step.rows);
     const float one = 1, zero = 0;
-    check_blas(cublasLtMatmul(blas.get(), plan.product.get(), &one, step.w, w.get(), step.x,
+    check_blas(cublasLtMatmul(blas.get(), plan.description.get(), &one, step.w, w.get(), step.x,
                               x.get(), &zero, step.y, y.get(), step.y, y.get(), &plan.algorithm,
                               workspace.data(), workspace.size(), stream),
                "product");
   }
 
   const ProductPlan& plan_of(const ProductStep& step) {
-    ProductPlan& plan = plans[{step.type, step.columns, step.width}];
-    if (plan.product.get() != nullptr) return plan;
+    ProductPlan& plan = plans[{step.type, step.out_type, step.columns, step.width}];
+    if (plan.description.get() != nullptr) return plan;
     BlasProduct product;
     check_blas(cublasLtMatmulDescCreate(product.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F), "product");
     const cublasOperation_t transposed = CUBLAS_OP_T;
@@ -265,7 +266,7 @@ struct Queue::Implementation {
                "preference");
     const BlasLayout w = make_layout(step.type, step.width, step.columns);
     const BlasLayout x = make_layout(step.type, step.width, kPlannedRows);
-    const BlasLayout y = make_layout(step.type, step.columns, kPlannedRows);
+    const BlasLayout y = make_layout(step.out_type, step.columns, kPlannedRows);
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
     check_blas(cublasLtMatmulAlgoGetHeuristic(blas.get(), product.get(), w.get(), x.get(), y.get(),
@@ -274,7 +275,7 @@ struct Queue::Implementation {
     terse::check(count == 1, ErrorClass::device, "cuBLAS has no algorithm for (", step.columns,
                  ", ", step.width, ")");
     plan.algorithm = found.algo;
-    plan.product = std::move(product);
+    plan.description = std::move(product);
     return plan;
   }
 
@@ -457,7 +458,7 @@ struct Queue::Implementation {
   BlasHandle blas;
   Memory workspace;
   bool wide_attention = false;
-  std::map<std::array<std::int64_t, 3>, ProductPlan> plans;  // by type, columns, width
+  std::map<std::array<std::int64_t, 4>, ProductPlan> plans;  // by types, columns, width
   std::string program;                                       // steps since the last flush
   std::map<std::string, Graph> graphs;
   std::int64_t num_replays = 0;

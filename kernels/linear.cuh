@@ -20,8 +20,7 @@ __global__ void __launch_bounds__(kRowThreads) split_heads_kernel(const SplitHea
   const int units = (half + N - 1) / N;
   const int group = step.heads / step.kv_heads;
   const int all_heads = step.heads + 2 * step.kv_heads;
-  const T* product =
-      static_cast<const T*>(step.product) + static_cast<std::size_t>(row) * all_heads * head_dim;
+  const float* product = step.product + static_cast<std::int64_t>(row) * all_heads * head_dim;
   for (int unit = static_cast<int>(threadIdx.x); unit < all_heads * units; unit += kRowThreads) {
     const int head = unit / units;
     const int c = unit % units * N;
@@ -42,7 +41,7 @@ __global__ void __launch_bounds__(kRowThreads) split_heads_kernel(const SplitHea
       }
     }
     if (step.cos != nullptr && head < step.heads + step.kv_heads) {
-      const std::size_t at = static_cast<std::size_t>(step.positions[row]) * half + c;
+      const std::int64_t at = static_cast<std::int64_t>(step.positions[row]) * half + c;
       float cos[N], sin[N];
       load_floats<N>(step.cos + at, cos);
       load_floats<N>(step.sin + at, sin);
@@ -60,14 +59,14 @@ __global__ void __launch_bounds__(kRowThreads) split_heads_kernel(const SplitHea
         first[i] *= step.query_scale;
         second[i] *= step.query_scale;
       }
-      const std::size_t kv_head = static_cast<std::size_t>(head / group);
+      const std::int64_t kv_head = static_cast<std::int64_t>(head / group);
       to = static_cast<T*>(step.query) +
            ((kv_head * step.rows + row) * group + head % group) * step.padded_dim;
     } else {
       const int kv_head = (head - step.heads) % step.kv_heads;
       void* all = head - step.heads < step.kv_heads ? step.key : step.value;
       to = static_cast<T*>(all) +
-           (static_cast<std::size_t>(kv_head) * step.rows + row) * step.padded_dim;
+           (static_cast<std::int64_t>(kv_head) * step.rows + row) * step.padded_dim;
     }
     store_floats<N>(to + c, first);
     if (has_second) store_floats<N>(to + half + c, second);

@@ -12,7 +12,7 @@ namespace terse::cuda {
 // one thread and divided once, a span of one row is copied.
 template <int N>
 __global__ void __launch_bounds__(kRowThreads) mean_rows_kernel(const MeanRowsStep step) {
-  const std::size_t width = static_cast<std::size_t>(step.width);
+  const std::int64_t width = static_cast<std::int64_t>(step.width);
   const int begin = step.spans[2 * blockIdx.x];
   const int end = step.spans[2 * blockIdx.x + 1];
   each_own_column<N>(step.width, [&](int column) {

@@ -114,7 +114,8 @@ struct ClearStep {
   std::size_t bytes = 0;
 };
 
-// y (rows, columns) = x (rows, width) w^T, w (columns, width), all of type T, sums in f32.
+// y (rows, columns) = x (rows, width) w^T, w (columns, width), x and w of one type, y of that or
+// f32, sums in f32.
 struct ProductStep {
   static constexpr StepKind kKind = StepKind::product;
   const void* x = nullptr;
@@ -123,7 +124,8 @@ struct ProductStep {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
   std::int64_t width = 0;
-  std::int64_t type = 0;  // DType
+  std::int32_t type = 0;      // DType of x and w
+  std::int32_t out_type = 0;  // DType of y
 };
 
 // A table of rows, gathered by index[row]; index null: row 0 of the table for all.
@@ -153,8 +155,8 @@ struct EmbedStep {
 // be written; out = next_norm(x). Without a product x = residual.
 struct AddNormStep {
   static constexpr StepKind kKind = StepKind::add_norm;
-  const void* product = nullptr;  // T (rows, width), or null
-  const float* bias = nullptr;    // (width), or null
+  const float* product = nullptr;  // (rows, width), or null
+  const float* bias = nullptr;     // (width), or null
   NormStep product_norm;
   NormStep sum_norm;
   NormStep next_norm;
@@ -183,7 +185,7 @@ struct ActivateStep {
 // up.
 struct GateStep {
   static constexpr StepKind kKind = StepKind::gate;
-  const void* product = nullptr;
+  const float* product = nullptr;
   const float* bias = nullptr;  // (2 columns), or null
   void* out = nullptr;
   std::int64_t rows = 0;
@@ -200,7 +202,7 @@ struct GateStep {
 //   value  T (kv_heads, rows, D)
 struct SplitHeadsStep {
   static constexpr StepKind kKind = StepKind::split_heads;
-  const void* product = nullptr;
+  const float* product = nullptr;
   const float* bias = nullptr;              // or null
   const float* cos = nullptr;               // (length, head_dim / 2), or null: no rotation
   const float* sin = nullptr;               // likewise

@@ -344,7 +344,8 @@ struct Ops {
     const auto& prepared = *static_cast<const PreparedLinear*>(qkv.handle.get());
     const std::int64_t rows = bucket(x.rows);
     SplitHeadsStep step;
-    step.product = state.scratch(piece_bytes(rows, prepared.columns, sizeof(Element)));
+    float* product = scratch_floats(state, rows, prepared.columns);
+    step.product = product;
     if (spec.rotary != nullptr) {
       const auto& rotary = *static_cast<const PreparedRotary*>(spec.rotary->handle.get());
       step.cos = rotary.cos.on<float>(state.queue.device());
@@ -363,7 +364,7 @@ struct Ops {
     step.padded_dim = padded_head_dim(out.shape.head_dim);
     step.query_scale = static_cast<float>(spec.query_scale);
     step.type = kTypeNumber;
-    multiply(state, x.data, prepared, rows, qkv.in_features, const_cast<void*>(step.product));
+    multiply(state, x.data, prepared, rows, qkv.in_features, product, DType::f32);
     state.queue.add(step);
   }
 
@@ -407,8 +408,8 @@ struct Ops {
     State& state = state_of(context);
     const auto& prepared = *static_cast<const PreparedLinear*>(linear.handle.get());
     const std::int64_t rows = bucket(x.rows);
-    void* product = state.scratch(piece_bytes(rows, prepared.columns, sizeof(Element)));
-    multiply(state, in.data, prepared, rows, linear.in_features, product);
+    float* product = scratch_floats(state, rows, prepared.columns);
+    multiply(state, in.data, prepared, rows, linear.in_features, product, DType::f32);
     AddNormStep step = row_step(x, kType);
     step.product = product;
     step.bias = prepared.bias.on<float>(state.queue.device());
@@ -426,7 +427,7 @@ struct Ops {
     State& state = state_of(context);
     const auto& prepared = *static_cast<const PreparedLinear*>(linear.handle.get());
     const std::int64_t rows = bucket(in.rows);
-    multiply(state, in.data, prepared, rows, linear.in_features, out.data);
+    multiply(state, in.data, prepared, rows, linear.in_features, out.data, kType);
     activate(state, out.data, prepared, rows, activation, kType);
   }
 
@@ -435,8 +436,8 @@ struct Ops {
     State& state = state_of(context);
     const auto& prepared = *static_cast<const PreparedLinear*>(gate_up.handle.get());
     const std::int64_t rows = bucket(in.rows);
-    void* product = state.scratch(piece_bytes(rows, prepared.columns, sizeof(Element)));
-    multiply(state, in.data, prepared, rows, gate_up.in_features, product);
+    float* product = scratch_floats(state, rows, prepared.columns);
+    multiply(state, in.data, prepared, rows, gate_up.in_features, product, DType::f32);
     GateStep step;
     step.product = product;
     step.bias = prepared.bias.on<float>(state.queue.device());
@@ -489,14 +490,14 @@ struct Ops {
     }
     if (spec.dense != nullptr) {
       const auto& prepared = *static_cast<const PreparedLinear*>(spec.dense->handle.get());
-      multiply(state, y, prepared, rows, spec.dense->in_features, free);
+      multiply(state, y, prepared, rows, spec.dense->in_features, free, DType::f32);
       activate(state, free, prepared, rows, spec.dense_activation, DType::f32);
       finish_step.columns = static_cast<std::int32_t>(dense);
       y = std::exchange(free, free + dense_bytes);
     }
     if (spec.out != nullptr) {
       const auto& prepared = *static_cast<const PreparedLinear*>(spec.out->handle.get());
-      multiply(state, y, prepared, rows, spec.out->in_features, free);
+      multiply(state, y, prepared, rows, spec.out->in_features, free, DType::f32);
       finish_step.columns = static_cast<std::int32_t>(last);
       finish_step.bias = prepared.bias.on<float>(state.queue.device());
       finish_step.activation = static_cast<std::int32_t>(spec.out_activation);
@@ -592,6 +593,10 @@ struct Ops {
     return {data, data + query_bytes, data + query_bytes + key_bytes};
   }
 
+  static float* scratch_floats(State& state, std::int64_t rows, std::int64_t width) {
+    return static_cast<float*>(state.scratch(piece_bytes(rows, width, sizeof(float))));
+  }
+
   static void upload_bias(const LinearPart& part, std::size_t rows, std::size_t first,
                           const Replicas& bias) {
     if (part.bias.data != nullptr) {
@@ -637,10 +642,10 @@ struct Ops {
   }
 
   static void multiply(State& state, const void* x, const PreparedLinear& prepared,
-                       std::int64_t rows, std::int64_t width, void* y) {
+                       std::int64_t rows, std::int64_t width, void* y, DType out_type) {
     state.queue.add(ProductStep{x, prepared.weight.on<std::byte>(state.queue.device()), y, rows,
-                                prepared.columns, width,
-                                static_cast<std::int64_t>(prepared.dtype)});
+                                prepared.columns, width, static_cast<std::int32_t>(prepared.dtype),
+                                static_cast<std::int32_t>(out_type)});
   }
 
   // In place.

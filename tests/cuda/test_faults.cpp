@@ -33,6 +33,7 @@ constexpr BugToFind kBugs[] = {
     {"large_shared_memory", "emulation", "device: kernel launch: cudaErrorInvalidValue"},
     {"host_pointer", "emulation", "is a pointer to no live device memory"},
     {"missing_stream_sync", "emulation", "wrong result in schedule"},
+    {"dead_host_buffer", "emulation", "AddressSanitizer: heap-use-after-free"},
     {"swapped_leading_dimension", "emulation", "product: A does not lie in device memory"},
 };
 

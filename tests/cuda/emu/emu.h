@@ -75,9 +75,9 @@ struct NamedOptions {
   std::string name;  // as EMU_SCHEDULE takes it
   Options options;
 };
-// What CI runs: in order, reverse and four seeds, streams deferred in every other one; a build
-// with TSan (which finds a race in any order) runs in order and one seed. The environment variable
-// EMU_SCHEDULE picks one by name.
+// What CI runs: in order, reverse and four seeds, with streams deferred in half of them and, in the
+// last, approximate functions perturbed; a build with TSan (which finds a race in any order) runs
+// in order and one seed. The environment variable EMU_SCHEDULE picks one by name.
 std::vector<NamedOptions> schedules();
 
 // From the call after the next `after_calls` runtime calls on, each call on that device returns

@@ -196,6 +196,7 @@ std::vector<NamedOptions> schedules() {
   for (std::uint64_t seed = 1; seed <= 4; ++seed) {
     all.push_back({"seed_" + std::to_string(seed), options_for_seed(seed)});
     all.back().options.deferred_streams = seed % 4 >= 2;
+    all.back().options.perturb_math = seed == 4;
   }
 #ifdef EMU_TSAN
   all = {all[0], all[3]};

@@ -11,9 +11,9 @@ set(terse_nvcc_flags -std=c++20 -I${PROJECT_SOURCE_DIR}/include -I${PROJECT_SOUR
 function(terse_ptx output source architecture)
   cmake_path(ABSOLUTE_PATH source)
   add_custom_command(OUTPUT ${output}
-    COMMAND ${TERSE_NVCC} ${terse_nvcc_flags} -arch=compute_${architecture} -ptx -MD -MF ${output}.d
+    COMMAND ${TERSE_NVCC} ${terse_nvcc_flags} -arch=compute_${architecture} -x cu -ptx -MD -MF ${output}.d
             -o ${output} ${source}
-    MAIN_DEPENDENCY ${source} DEPFILE ${output}.d VERBATIM)
+    DEPENDS ${source} DEPFILE ${output}.d VERBATIM)
 endfunction()
 
 function(terse_needs_nvcc test label)

@@ -142,20 +142,32 @@ TEST_CASE("a device's memory, streams and opt-ins are its own") {
 
 }  // namespace
 
-// Has a symbol, by which the table of registers knows it.
-__global__ void many_registers() {}
+namespace terse::cuda {
+
+// Has a symbol, by which the table of resources knows it.
+template <class T, int N>
+__global__ void known_kernel(T*) {}
+
+}  // namespace terse::cuda
 
 namespace {
 
-__global__ void nothing() {}
-
-TEST_CASE("a block's threads need no more registers than a multiprocessor has") {
-  emu::set_registers("_Z14many_registersv", 128);
-  klaunch(many_registers, 1, 512, 0, nullptr);
-  CHECK_THROWS_AS(klaunch(many_registers, 1, 544, 0, nullptr), terse::Error);
+TEST_CASE("a block takes no more threads than its bound, nor registers than there are") {
+  const auto launch = [](unsigned threads) {
+    klaunch(terse::cuda::known_kernel<terse::bf16, 8>, 1, threads, 0, nullptr, nullptr);
+  };
+  launch(1024);
+  emu::set_resources("known_kernel<bf16, 8>", {512, 64});
+  launch(512);
+  CHECK_THROWS_AS(launch(513), terse::Error);
   CHECK(cudaGetLastError() == cudaErrorLaunchOutOfResources);
-  emu::set_registers("_Z14many_registersv", 0);
+  emu::set_resources("known_kernel<bf16, 8>", {512, 160});
+  launch(384);
+  CHECK_THROWS_AS(launch(416), terse::Error);
+  CHECK(cudaGetLastError() == cudaErrorLaunchOutOfResources);
 }
+
+__global__ void nothing() {}
 
 TEST_CASE("launches beyond what a device takes are refused") {
   const auto status = [](dim3 grid, dim3 block, std::size_t smem) {

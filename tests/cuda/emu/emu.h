@@ -97,9 +97,12 @@ struct Counters {
 };
 Counters counters();
 
-// Registers a thread of a kernel needs, by mangled name: threads times registers is then held to
-// 65,536 at launch. Kernels it does not name are not checked; 0 forgets one.
-void set_registers(const std::string& kernel, int registers);
+// What a kernel was compiled to, by its name in limits.json: a launch with more threads than its
+// bound, or more registers than a multiprocessor has, is refused. Kernels without are not checked.
+struct Resources {
+  unsigned max_threads, registers;
+};
+void set_resources(const std::string& kernel, const Resources& resources);
 
 // ---- Another way to run a kernel: the PTX interpreter
 
@@ -109,7 +112,7 @@ struct Param {
   bool is_pointer;
 };
 struct Launch {
-  std::string name;  // mangled; needs a program linked with its symbols exported
+  std::string name;  // mangled; empty if the program, linked with its symbols, exports none
   dim3 grid, block;
   std::size_t dynamic_smem;
   std::vector<Param> params;  // alive until the grid ends

@@ -1,6 +1,4 @@
-// The runtime's devices, memory and launches, on the host.
-#include <dlfcn.h>
-
+// The runtime's devices, errors, memory and copies, on the host.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -12,44 +10,11 @@
 
 namespace emu {
 
-namespace {
-
-struct Allocation {
-  std::size_t bytes;
-  int device;
-};
-
-struct DeviceState {
-  std::size_t used_bytes = 0;
-  cudaError_t lost = cudaSuccess;
-  long calls_until_lost = 0;
-};
-
-struct Runtime {
-  std::recursive_mutex mutex;
-  Options options;
-  Counters counters;
-  std::map<std::uintptr_t, Allocation> allocations;  // by address
-  std::map<int, DeviceState> devices;
-  std::map<std::pair<int, const void*>, std::size_t> dynamic_limits;  // opted in
-  std::map<std::string, int, std::less<>> registers;
-  std::function<Body(const Launch&)> body_provider;
-  long allocations_until_failure = -1;
-  int access_depth = 0;
-};
-
 Runtime& runtime() {
   static Runtime state;
   return state;
 }
 
-thread_local int chosen_device = 0;
-thread_local cudaError_t last_error = cudaSuccess;
-
-constexpr std::size_t kDefaultSharedBytes = std::size_t{48} << 10;
-constexpr std::size_t kAlignment = 256;  // as the runtime promises
-
-// The allocation that holds the byte at `address`, or null.
 const std::pair<const std::uintptr_t, Allocation>* find_allocation(std::uintptr_t address) {
   const auto& all = runtime().allocations;
   auto next = all.upper_bound(address);
@@ -57,6 +22,11 @@ const std::pair<const std::uintptr_t, Allocation>* find_allocation(std::uintptr_
   --next;
   return address < next->first + next->second.bytes ? &*next : nullptr;
 }
+
+namespace {
+
+thread_local int chosen_device = 0;
+thread_local cudaError_t last_error = cudaSuccess;
 
 void poison_all(bool poisoned) {
   for (const auto& [address, allocation] : runtime().allocations) {
@@ -67,48 +37,9 @@ void poison_all(bool poisoned) {
 
 bool valid_device(int device) { return device >= 0 && device < options().device_count; }
 
-// ---- Launches
-
-// A pointer that a kernel receives lies in memory of its device, or is null.
-void check_pointer(std::uintptr_t address, int device, std::size_t index) {
-  const auto* const found = find_allocation(address);
-  if (address == 0 || (found != nullptr && found->second.device == device)) return;
-  // One past the end is a legal pointer: the end of an empty range.
-  const auto* const before = find_allocation(address - 1);
-  if (before != nullptr && before->second.device == device) return;
-  fault("argument " + std::to_string(index) + " of a launch is a pointer to " +
-        (found != nullptr ? "memory of another device" : "no live device memory"));
-}
-
-// Pointers inside a struct, found by value: a word that would be an address of the host's program,
-// heap or stack.
-void check_words(const Param& param, int device, std::size_t index) {
-  for (std::size_t offset = 0; offset + 8 <= param.size; offset += 8) {
-    std::uintptr_t word;
-    std::memcpy(&word, static_cast<const unsigned char*>(param.data) + offset, sizeof(word));
-    if (word >= 0x550000000000U && word <= 0x7fffffffffffU) check_pointer(word, device, index);
-  }
-}
-
-cudaError_t check_shape(dim3 grid, dim3 block) {
-  const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
-  const bool bad = threads == 0 || threads > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 ||
-                   grid.z == 0 || grid.x > 0x7fffffffU || grid.y > 65535 || grid.z > 65535;
-  return bad ? cudaErrorInvalidConfiguration : cudaSuccess;
-}
-
-std::string symbol_of(const void* kernel) {
-  Dl_info info;
-  if (dladdr(kernel, &info) == 0 || info.dli_sname == nullptr || info.dli_saddr != kernel) {
-    fault("a kernel without an exported symbol: link the test with ENABLE_EXPORTS");
-  }
-  return info.dli_sname;
-}
-
 }  // namespace
 
 std::recursive_mutex& runtime_mutex() { return runtime().mutex; }
-Options& options() { return runtime().options; }
 Counters& counted() { return runtime().counters; }
 Counters counters() { return runtime().counters; }
 int current_device() { return chosen_device; }
@@ -166,48 +97,6 @@ DeviceRange device_allocation(const void* inside) {
   return {reinterpret_cast<const void*>(found->first), found->second.bytes};
 }
 
-void set_registers(const std::string& kernel, int registers) {
-  const Lock lock(runtime_mutex());
-  if (registers > 0) {
-    runtime().registers[kernel] = registers;
-  } else {
-    runtime().registers.erase(kernel);
-  }
-}
-
-void set_body_provider(std::function<Body(const Launch&)> provider) {
-  const Lock lock(runtime_mutex());
-  runtime().body_provider = std::move(provider);
-}
-
-Options options_for_seed(std::uint64_t seed) {
-  Options chosen = options();
-  chosen.schedule = seed % 2 == 1 ? Schedule::greedy : Schedule::shuffled;
-  chosen.copy_at_wait = seed % 2 == 0;
-  chosen.seed = seed;
-  return chosen;
-}
-
-std::vector<NamedOptions> schedules() {
-  std::vector<NamedOptions> all = {{"in_order", options()}, {"reverse", options()}};
-  all[1].options.schedule = Schedule::reverse;
-  all[1].options.copy_at_wait = true;
-  all[1].options.deferred_streams = true;
-  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
-    all.push_back({"seed_" + std::to_string(seed), options_for_seed(seed)});
-    all.back().options.deferred_streams = seed % 4 >= 2;
-    all.back().options.perturb_math = seed == 4;
-  }
-#ifdef EMU_TSAN
-  all = {all[0], all[3]};
-#endif
-  if (const char* const name = std::getenv("EMU_SCHEDULE")) {
-    std::erase_if(all, [name](const NamedOptions& one) { return one.name != name; });
-    if (all.empty()) throw Fault(std::string("EMU_SCHEDULE: no schedule ") + name);
-  }
-  return all;
-}
-
 // ---- Memory
 
 bool in_device_memory(const void* address, std::size_t bytes) {
@@ -255,53 +144,6 @@ cudaError_t release_memory(void* pointer) {
   all.erase(found);
   std::free(pointer);
   return cudaSuccess;
-}
-
-// ---- Launches
-
-cudaError_t launch(const void* kernel, dim3 grid, dim3 block, std::size_t dynamic_smem,
-                   cudaStream_t stream, std::shared_ptr<Call> call) {
-  const Lock lock(runtime_mutex());
-  if (const cudaError_t error = enter(); error != cudaSuccess) return error;
-  if (const cudaError_t error = check_shape(grid, block); error != cudaSuccess) return note(error);
-  const int device = device_of(stream);
-  if (device != chosen_device) return note(cudaErrorInvalidResourceHandle);
-  Runtime& state = runtime();
-  const auto opted = state.dynamic_limits.find({device, kernel});
-  const std::size_t dynamic_limit =
-      opted != state.dynamic_limits.end() ? opted->second : kDefaultSharedBytes;
-  if (dynamic_smem > std::max(dynamic_limit, kDefaultSharedBytes)) {
-    return note(cudaErrorInvalidValue);
-  }
-  const std::size_t shared_limit =
-      opted != state.dynamic_limits.end() ? options().smem_optin_bytes : kDefaultSharedBytes;
-  if (!state.registers.empty()) {
-    const auto known = state.registers.find(symbol_of(kernel));
-    if (known != state.registers.end() &&
-        static_cast<std::uint64_t>(known->second) * block.x * block.y * block.z > 65536) {
-      return note(cudaErrorLaunchOutOfResources);
-    }
-  }
-  for (std::size_t i = 0; i < call->params.size(); ++i) {
-    const Param& param = call->params[i];
-    if (param.is_pointer) {
-      std::uintptr_t address;
-      std::memcpy(&address, param.data, sizeof(address));
-      check_pointer(address, device, i);
-    } else {
-      check_words(param, device, i);
-    }
-  }
-  ++state.counters.launches;
-  return enqueue(stream, [=, call = std::move(call)] {
-    const DeviceAccess access;
-    Body body;
-    if (runtime().body_provider) {
-      body = runtime().body_provider({symbol_of(kernel), grid, block, dynamic_smem, call->params});
-    }
-    if (!body) body = [&call] { call->run(); };
-    run_grid(grid, block, dynamic_smem, shared_limit, body);
-  });
 }
 
 namespace {
@@ -366,13 +208,6 @@ cudaError_t synchronously(const Work& work) {
   return error;
 }
 
-template <class Work>
-cudaError_t asynchronously(const Work& work) {
-  const Lock lock(runtime_mutex());
-  if (const cudaError_t error = enter(); error != cudaSuccess) return error;
-  return work();
-}
-
 int attribute_value(cudaDeviceAttr attribute) {
   switch (attribute) {
     case cudaDevAttrMaxThreadsPerBlock:
@@ -382,7 +217,7 @@ int attribute_value(cudaDeviceAttr attribute) {
     case cudaDevAttrWarpSize:
       return 32;
     case cudaDevAttrMaxRegistersPerBlock:
-      return 65536;
+      return static_cast<int>(kRegisters);
     case cudaDevAttrMultiProcessorCount:
       return 4;
     case cudaDevAttrL2CacheSize:
@@ -426,14 +261,14 @@ cudaError_t cudaSetDevice(int device) {
 }
 
 cudaError_t cudaGetDevice(int* device) {
-  return asynchronously([&] {
+  return on_runtime([&] {
     *device = chosen_device;
     return cudaSuccess;
   });
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-  return asynchronously([&] {
+  return on_runtime([&] {
     if (!valid_device(device)) return note(cudaErrorInvalidDevice);
     const int answer = attribute_value(attribute);
     if (answer < 0) return note(cudaErrorInvalidValue);
@@ -443,7 +278,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  return asynchronously([&] {
+  return on_runtime([&] {
     if (!valid_device(device)) return note(cudaErrorInvalidDevice);
     *properties = {};
     const std::string name = "Emulated device " + std::to_string(device);
@@ -497,17 +332,6 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 
-cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
-  return asynchronously([&] {
-    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-    if (value < 0 || static_cast<std::size_t>(value) > options().smem_optin_bytes) {
-      return note(cudaErrorInvalidValue);
-    }
-    runtime().dynamic_limits[{chosen_device, kernel}] = static_cast<std::size_t>(value);
-    return cudaSuccess;
-  });
-}
-
 // ---- Errors
 
 cudaError_t cudaPeekAtLastError() { return last_error; }
@@ -541,7 +365,7 @@ const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(erro
 // ---- Memory
 
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
-  return asynchronously([&] {
+  return on_runtime([&] {
     *total_bytes = options().memory_bytes;
     *free_bytes =
         *total_bytes - std::min(*total_bytes, runtime().devices[chosen_device].used_bytes);
@@ -567,15 +391,15 @@ cudaError_t cudaFree(void* pointer) {
 }
 
 cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream_t) {
-  return asynchronously([&] { return allocate(pointer, bytes); });
+  return on_runtime([&] { return allocate(pointer, bytes); });
 }
 
 cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
-  return asynchronously([&] { return enqueue(stream, [pointer] { release_memory(pointer); }); });
+  return on_runtime([&] { return enqueue(stream, [pointer] { release_memory(pointer); }); });
 }
 
 cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
-  return asynchronously([&] {
+  return on_runtime([&] {
     *pointer = nullptr;
     if (bytes == 0) return cudaSuccess;
     if (posix_memalign(pointer, kAlignment, bytes) == 0) return cudaSuccess;
@@ -596,10 +420,10 @@ cudaError_t cudaFreeHost(void* pointer) {
 }
 
 cudaError_t cudaHostRegister(void*, std::size_t, unsigned) {
-  return asynchronously([] { return cudaSuccess; });
+  return on_runtime([] { return cudaSuccess; });
 }
 cudaError_t cudaHostUnregister(void*) {
-  return asynchronously([] { return cudaSuccess; });
+  return on_runtime([] { return cudaSuccess; });
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
@@ -619,7 +443,7 @@ cudaError_t cudaMemcpy2D(void* to, std::size_t to_pitch, const void* from, std::
 cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from,
                               std::size_t from_pitch, std::size_t width, std::size_t height,
                               cudaMemcpyKind kind, cudaStream_t stream) {
-  return asynchronously(
+  return on_runtime(
       [&] { return copy(to, to_pitch, from, from_pitch, width, height, kind, stream); });
 }
 cudaError_t cudaMemset(void* to, int value, std::size_t bytes) {
@@ -629,5 +453,5 @@ cudaError_t cudaMemset(void* to, int value, std::size_t bytes) {
   });
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
-  return asynchronously([&] { return fill(to, value, bytes, stream); });
+  return on_runtime([&] { return fill(to, value, bytes, stream); });
 }

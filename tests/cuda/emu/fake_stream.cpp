@@ -84,13 +84,6 @@ cudaError_t on_stream(cudaStream_t handle, bool synchronises, const Work& work) 
   return work(*stream);
 }
 
-template <class Work>
-cudaError_t on_runtime(const Work& work) {
-  const Lock lock(runtime_mutex());
-  if (const cudaError_t error = enter(); error != cudaSuccess) return error;
-  return work();
-}
-
 // Releases what a handle names, of a lost device too.
 template <class Handle>
 cudaError_t destroy(Handle handle) {

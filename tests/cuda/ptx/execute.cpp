@@ -1,15 +1,14 @@
 // Runs one thread of a decoded kernel.
-#include <atomic>
 #include <cstdint>
 
 #include "../emu/emu.h"
 #include "decoder.h"
-#include "module.h"
 
 namespace terse::ptx {
 namespace {
 
-std::atomic<std::uint64_t> num_interpreted_ops = 0;
+// Emulated devices take turns, and so do the threads of one.
+Work total;
 
 std::uint64_t component(const uint3& value, std::uint64_t axis) {
   return axis == 0 ? value.x : axis == 1 ? value.y : value.z;
@@ -84,15 +83,16 @@ void run_thread(const Program& program, const ModuleMemory& memory,
   thread.local = region_of(local);
   for (const SlotSource& source : program.sources) slots[source.slot] = value_of(source, thread);
   thread.next = program.ops.data();
-  std::uint64_t num_ops = 0;
   while (thread.next != nullptr) {
-    ++num_ops;
+    ++thread.work.instructions;
     const Op& op = *thread.next++;
     if (get_predicate(thread, op.guard) != op.guard_negated) op.run(thread, op);
   }
-  num_interpreted_ops.fetch_add(num_ops, std::memory_order_relaxed);
+  total.instructions += thread.work.instructions;
+  total.global_bytes += thread.work.global_bytes;
+  total.flops += thread.work.flops;
 }
 
-std::uint64_t num_interpreted() { return num_interpreted_ops.load(std::memory_order_relaxed); }
+const Work& work_done() { return total; }
 
 }  // namespace terse::ptx

@@ -64,7 +64,9 @@ void* locate(Thread& thread, const Op& op, Space space, std::uint64_t address, s
     if (!thread.parameters.contains(address, bytes)) {
       bad_address(op, address, bytes, "outside the kernel's parameters");
     }
-  } else if (!in_device_memory(thread, address, bytes)) {
+  } else if (in_device_memory(thread, address, bytes)) {
+    thread.work.global_bytes += bytes;
+  } else {
     bad_address(op, address, bytes, "in no live device allocation");
   }
   return reinterpret_cast<void*>(address);

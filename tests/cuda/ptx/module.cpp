@@ -33,6 +33,7 @@ emu::Body Module::body(const emu::Launch& launch) const {
   const auto found = programs_.find(launch.name);
   if (found == programs_.end()) emu::fault("no entry of the PTX is named " + launch.name);
   const Program& program = found->second;
+  launched_.insert(launch.name);
   if (launch.params.size() != program.parameter_bytes.size()) {
     emu::fault(launch.name + ": number of parameters differs from the PTX");
   }

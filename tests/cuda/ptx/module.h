@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,18 +31,18 @@ class Module {
 
   // Kernels by mangled name.
   const std::map<std::string, Program>& programs() const { return programs_; }
+  // Mangled names of the kernels that launches have asked for.
+  const std::set<std::string>& launched() const { return launched_; }
   // How often each opcode, with its modifiers, stands in the text.
   const std::map<std::string, std::size_t>& opcodes() const { return opcodes_; }
 
  private:
   explicit Module(const Source& source);
 
+  mutable std::set<std::string> launched_;
   ModuleMemory memory_;
   std::map<std::string, Program> programs_;
   std::map<std::string, std::size_t> opcodes_;
 };
-
-// Instructions interpreted since the program started.
-std::uint64_t num_interpreted();
 
 }  // namespace terse::ptx

@@ -28,6 +28,13 @@ struct Region {
   }
 };
 
+// What interpreted threads did.
+struct Work {
+  std::uint64_t instructions = 0;
+  std::uint64_t global_bytes = 0;  // asked for by loads, stores and asynchronous copies
+  std::uint64_t flops = 0;  // of f32 and f64 sums, products (1), multiply-adds (2), mma (4096)
+};
+
 // A thread while it runs.
 struct Thread {
   std::uint64_t* slots = nullptr;
@@ -38,6 +45,7 @@ struct Thread {
   Region parameters;
   Region local;
   Region last_global;  // the device allocation that was touched last
+  Work work;
 };
 
 struct Op {
@@ -116,6 +124,9 @@ Program decode(const Entry& entry, const Source& source, const ModuleMemory& mem
 // The parameters are packed as parameter_offsets say.
 void run_thread(const Program& program, const ModuleMemory& memory,
                 const std::vector<std::byte>& parameters);
+
+// The work of all threads since the program started.
+const Work& work_done();
 
 // Opcodes with their modifiers, and how often each stands in the text: "fma.rn.f32" -> 12.
 std::map<std::string, std::size_t> count_opcodes(const Source& source);

@@ -85,15 +85,18 @@ struct HyperbolicTangent {
 // Round to nearest and no other modifier: nearly all arithmetic of nearly all kernels.
 template <class T, class F>
 void run_plain_binary(Thread& thread, const Op& op) {
+  ++thread.work.flops;
   put(thread, op.d, F::apply(get<T>(thread, op.a), get<T>(thread, op.b)));
 }
 template <class T>
 void run_plain_fma(Thread& thread, const Op& op) {
+  thread.work.flops += 2;
   put(thread, op.d, std::fma(get<T>(thread, op.a), get<T>(thread, op.b), get<T>(thread, op.c)));
 }
 
 template <class T, class F>
 void run_binary(Thread& thread, const Op& op) {
+  ++thread.work.flops;
   const T a = flushed(get<T>(thread, op.a), op.flags);
   const T b = flushed(get<T>(thread, op.b), op.flags);
   const RoundingScope rounding(op.flags);
@@ -101,6 +104,7 @@ void run_binary(Thread& thread, const Op& op) {
 }
 template <class T>
 void run_fma(Thread& thread, const Op& op) {
+  thread.work.flops += 2;
   const T a = flushed(get<T>(thread, op.a), op.flags);
   const T b = flushed(get<T>(thread, op.b), op.flags);
   const T c = flushed(get<T>(thread, op.c), op.flags);

@@ -112,6 +112,7 @@ void run_multiply(Thread& thread, const Op& op) {
   for (std::size_t index = 0; index < 2; ++index)
     b[index] = get<std::uint32_t>(thread, slots[8 + index]);
   for (std::size_t index = 0; index < 4; ++index) d[index] = get<float>(thread, slots[10 + index]);
+  thread.work.flops += 4096 / 32;
   emu::multiply(site(op), ELEMENT, d.data(), a.data(), b.data());
   for (std::size_t index = 0; index < 4; ++index) put(thread, slots[index], d[index]);
 }

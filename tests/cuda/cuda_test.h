@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdio>
+
 #include "device_buffer.h"
 
 #ifdef TERSE_CUDA_EMULATION
@@ -54,6 +56,11 @@ void for_each_mode(const Body& body) {
     body();
   }
 #else
+  int device_count = 0;
+  if (cudaGetDeviceCount(&device_count) != cudaSuccess || device_count == 0) {
+    std::puts("skipped: no CUDA device");
+    return;
+  }
   body();
 #endif
 }

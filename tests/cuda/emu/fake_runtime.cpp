@@ -112,6 +112,8 @@ DeviceAccess::~DeviceAccess() {
   if (--runtime().access_depth == 0) poison_all(true);
 }
 
+namespace {
+
 cudaError_t allocate(void** pointer, std::size_t bytes) {
   if (pointer == nullptr) return note(cudaErrorInvalidValue);
   *pointer = nullptr;
@@ -145,8 +147,6 @@ cudaError_t release_memory(void* pointer) {
   std::free(pointer);
   return cudaSuccess;
 }
-
-namespace {
 
 // ---- Copies
 

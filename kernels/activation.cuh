@@ -1,6 +1,6 @@
 // Elementwise ends of products: bias and activation, and gates.
 //
-// With elements of t bytes, per output element: activate reads t and writes t, about 20 FLOPs; gate
+// With operands of t bytes, per output element: activate reads t and writes t, about 20 FLOPs; gate
 // reads 2 t and writes t. Bound by memory: each element is read once and written once.
 #pragma once
 
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kElementThreads) gated_kernel(const GateStep s
   if (at >= step.rows * step.columns) return;
   const std::int64_t row = at / step.columns;
   const std::int64_t column = at - row * step.columns;
-  const float* product = step.product + 2 * row * step.columns + column;
+  const T* product = static_cast<const T*>(step.product) + 2 * row * step.columns + column;
   float gate[N], up[N], gate_bias[N] = {}, up_bias[N] = {};
   load_floats<N>(product, gate);
   load_floats<N>(product + step.columns, up);

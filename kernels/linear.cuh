@@ -1,9 +1,10 @@
 // The end of the product with the stacked weights of queries, keys and values: bias, rotary turn,
 // query scale and the split into heads, in one pass.
 //
-// A row of width W = (heads + 2 kv_heads) head_dim in elements of t bytes: reads t W, writes t W
+// A row of width W = (heads + 2 kv_heads) head_dim to elements of t bytes: reads 4 W, writes t W
 // (more where heads are padded), and 4 head_dim bytes of rotary table that stay in the cache; at
-// most 4 W FLOPs. Bound by memory: each element is read once and written once.
+// most 4 W FLOPs. Bound by memory: each element is read once and written once. The product comes in
+// f32, so that what is turned and scaled is rounded once.
 #pragma once
 
 #include "common.cuh"

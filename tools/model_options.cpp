@@ -12,8 +12,8 @@ namespace terse_tools {
 
 namespace {
 
-constexpr Choice<Device> kDevices[] = {
-    {"auto", Device::automatic}, {"cpu", Device::cpu}, {"cuda", Device::cuda}};
+constexpr Choice<terse::Device> kDevices[] = {
+    {"auto", terse::Device::automatic}, {"cpu", terse::Device::cpu}, {"cuda", terse::Device::cuda}};
 
 constexpr Choice<std::optional<terse::DType>> kDTypes[] = {{"auto", std::nullopt},
                                                            {"f32", terse::DType::f32},
@@ -27,13 +27,22 @@ constexpr Choice<std::optional<terse::Isa>> kIsas[] = {{"auto", std::nullopt},
                                                        {"avx512", terse::Isa::avx512},
                                                        {"amx", terse::Isa::amx}};
 
+// Who asked for a choice is told if it fell on the CPU, and why.
+void say_device(const terse::ModelInfo& model, bool asked) {
+  if (asked && !model.device_note.empty()) {
+    print_message("device", "computing on the CPU: " + model.device_note);
+  }
+}
+
 }  // namespace
 
 void ModelOptions::add(CLI::App& app) {
   app.add_option("-m,--model", path, "Model folder as published")->required();
   app.add_option("--threads", load.threads, "Threads [0: all cores this process may use]")
       ->check(CLI::Range(0, 1024));
-  add_choice(app, "--device", device, kDevices, "Where to compute [auto]");
+  add_choice(app, "--device", load.device, kDevices,
+             "Where to compute [auto: on a GPU if there is one]")
+      ->each([this](const std::string&) { device_given_ = true; });
   add_choice(app, "--dtype", load.dtype, kDTypes,
              "Type of products [auto: the best that keeps f32's scores]");
   add_choice(app, "--isa", load.isa, kIsas, "Instruction set [auto: the best of this machine]");
@@ -42,21 +51,16 @@ void ModelOptions::add(CLI::App& app) {
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 31));
 }
 
-void ModelOptions::check_device() const {
-  terse::check(device != Device::cuda, terse::ErrorClass::device,
-               "cuda: this program was built without it");
-}
-
 terse::Reranker ModelOptions::load_reranker() const {
-  check_device();
   auto reranker = terse::Reranker::load(path, load);
+  say_device(reranker.info(), device_given_);
   note_signals();
   return reranker;
 }
 
 terse::Embedder ModelOptions::load_embedder() const {
-  check_device();
   auto embedder = terse::Embedder::load(path, load);
+  say_device(embedder.info(), device_given_);
   note_signals();
   return embedder;
 }

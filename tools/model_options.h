@@ -6,17 +6,15 @@
 #include <string>
 
 #include "command.h"
+#include "terse/device.h"
 #include "terse/embed.h"
 #include "terse/options.h"
 #include "terse/rerank.h"
 
 namespace terse_tools {
 
-enum class Device { automatic, cpu, cuda };
-
 struct ModelOptions {
   std::string path;
-  Device device = Device::automatic;
   terse::LoadOptions load;
 
   void add(CLI::App& app);
@@ -30,7 +28,7 @@ struct ModelOptions {
   bool is_embedder() const;
 
  private:
-  void check_device() const;
+  bool device_given_ = false;  // on the command line
 };
 
 }  // namespace terse_tools

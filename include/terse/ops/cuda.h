@@ -169,7 +169,7 @@ struct AddNormStep {
   std::int32_t type = 0;
 };
 
-// out = activation(product + bias), all (rows, columns); out may be product.
+// out = activation(product + bias), all T (rows, columns); out may be product.
 struct ActivateStep {
   static constexpr StepKind kKind = StepKind::activate;
   const void* product = nullptr;
@@ -181,11 +181,11 @@ struct ActivateStep {
   std::int64_t type = 0;
 };
 
-// out (rows, columns) = activation(gate + bias) * (up + bias), product (rows, 2 columns) = gate,
-// up.
+// out T (rows, columns) = activation(gate + bias) * (up + bias), product f32 (rows, 2 columns) =
+// gate, up.
 struct GateStep {
   static constexpr StepKind kKind = StepKind::gate;
-  const float* product = nullptr;
+  const void* product = nullptr;
   const float* bias = nullptr;  // (2 columns), or null
   void* out = nullptr;
   std::int64_t rows = 0;

@@ -181,6 +181,18 @@ struct State {
   // Pinned memory that results are copied to.
   void* host_results(std::size_t bytes) { return room(host_results_, bytes, kHost); }
 
+  // Keeps what steps point to until they are done.
+  template <class T>
+  const T& hold(const Handle& handle) {
+    held_.push_back(handle);
+    return *static_cast<const T*>(handle.get());
+  }
+
+  void wait() {
+    queue.wait();
+    held_.clear();
+  }
+
   Queue queue;
   Staging staging;
 
@@ -195,6 +207,7 @@ struct State {
     return memory.data();
   }
 
+  std::vector<Handle> held_;
   Memory scratch_;
   Memory results_;
   Memory host_results_;
@@ -305,7 +318,7 @@ struct Ops {
 
   static void finish(Context& context) {
     State& state = state_of(context);
-    state.queue.wait();
+    state.wait();
     state.staging.reset();
   }
 
@@ -341,13 +354,13 @@ struct Ops {
   static void project_qkv(Context& context, const Batch& batch, const Operand& x, const Linear& qkv,
                           const ProjectSpec& spec, AttentionInputs out) {
     State& state = state_of(context);
-    const auto& prepared = *static_cast<const PreparedLinear*>(qkv.handle.get());
+    const auto& prepared = state.hold<PreparedLinear>(qkv.handle);
     const std::int64_t rows = bucket(x.rows);
     SplitHeadsStep step;
     float* product = scratch_floats(state, rows, prepared.columns);
     step.product = product;
     if (spec.rotary != nullptr) {
-      const auto& rotary = *static_cast<const PreparedRotary*>(spec.rotary->handle.get());
+      const auto& rotary = state.hold<PreparedRotary>(spec.rotary->handle);
       step.cos = rotary.cos.on<float>(state.queue.device());
       step.sin = rotary.sin.on<float>(state.queue.device());
       step.positions = stage<std::int32_t>(state, batch.positions, rows);
@@ -406,7 +419,7 @@ struct Ops {
   static void linear_add(Context& context, const Operand& in, const Linear& linear,
                          const AddSpec& spec, Residual x, Operand* out) {
     State& state = state_of(context);
-    const auto& prepared = *static_cast<const PreparedLinear*>(linear.handle.get());
+    const auto& prepared = state.hold<PreparedLinear>(linear.handle);
     const std::int64_t rows = bucket(x.rows);
     float* product = scratch_floats(state, rows, prepared.columns);
     multiply(state, in.data, prepared, rows, linear.in_features, product, DType::f32);
@@ -425,7 +438,7 @@ struct Ops {
   static void linear_activation(Context& context, const Operand& in, const Linear& linear,
                                 Activation activation, Operand out) {
     State& state = state_of(context);
-    const auto& prepared = *static_cast<const PreparedLinear*>(linear.handle.get());
+    const auto& prepared = state.hold<PreparedLinear>(linear.handle);
     const std::int64_t rows = bucket(in.rows);
     multiply(state, in.data, prepared, rows, linear.in_features, out.data, kType);
     activate(state, out.data, prepared, rows, activation, kType);
@@ -434,10 +447,10 @@ struct Ops {
   static void linear_gated(Context& context, const Operand& in, const Linear& gate_up,
                            Activation activation, Operand out) {
     State& state = state_of(context);
-    const auto& prepared = *static_cast<const PreparedLinear*>(gate_up.handle.get());
+    const auto& prepared = state.hold<PreparedLinear>(gate_up.handle);
     const std::int64_t rows = bucket(in.rows);
-    float* product = scratch_floats(state, rows, prepared.columns);
-    multiply(state, in.data, prepared, rows, gate_up.in_features, product, DType::f32);
+    void* product = state.scratch(piece_bytes(rows, prepared.columns, sizeof(Element)));
+    multiply(state, in.data, prepared, rows, gate_up.in_features, product, kType);
     GateStep step;
     step.product = product;
     step.bias = prepared.bias.on<float>(state.queue.device());
@@ -489,14 +502,14 @@ struct Ops {
       y = std::exchange(free, free + normed_bytes);
     }
     if (spec.dense != nullptr) {
-      const auto& prepared = *static_cast<const PreparedLinear*>(spec.dense->handle.get());
+      const auto& prepared = state.hold<PreparedLinear>(spec.dense->handle);
       multiply(state, y, prepared, rows, spec.dense->in_features, free, DType::f32);
       activate(state, free, prepared, rows, spec.dense_activation, DType::f32);
       finish_step.columns = static_cast<std::int32_t>(dense);
       y = std::exchange(free, free + dense_bytes);
     }
     if (spec.out != nullptr) {
-      const auto& prepared = *static_cast<const PreparedLinear*>(spec.out->handle.get());
+      const auto& prepared = state.hold<PreparedLinear>(spec.out->handle);
       multiply(state, y, prepared, rows, spec.out->in_features, free, DType::f32);
       finish_step.columns = static_cast<std::int32_t>(last);
       finish_step.bias = prepared.bias.on<float>(state.queue.device());
@@ -513,7 +526,7 @@ struct Ops {
     const auto* results = static_cast<const float*>(state.host_results(result_bytes));
     state.queue.add(finish_step);
     state.queue.add(CopyStep{const_cast<float*>(results), finish_step.out, result_bytes, 0});
-    state.queue.wait();
+    state.wait();
     std::copy_n(results, x.rows * kept, out.begin());
   }
 
@@ -615,7 +628,7 @@ struct Ops {
   static TableRows table_rows(State& state, const Table* table, std::span<const std::int32_t> ids,
                               std::int64_t rows) {
     if (table == nullptr) return {};
-    const auto& prepared = *static_cast<const PreparedTable*>(table->handle.get());
+    const auto& prepared = state.hold<PreparedTable>(table->handle);
     return {prepared.rows.on<std::byte>(state.queue.device()),
             ids.empty() ? nullptr : stage<std::int32_t>(state, ids, rows),
             static_cast<std::int64_t>(prepared.dtype)};
@@ -625,7 +638,7 @@ struct Ops {
     if (norm == nullptr) return {};
     const auto vector = [&](const Handle& handle) -> const float* {
       if (handle == nullptr) return nullptr;
-      return static_cast<const Replicas*>(handle.get())->on<float>(state.queue.device());
+      return state.hold<Replicas>(handle).template on<float>(state.queue.device());
     };
     return {vector(norm->weight), vector(norm->bias), norm->eps,
             static_cast<std::int32_t>(norm->kind) + 1};
@@ -706,7 +719,7 @@ struct Ops {
     const std::size_t bytes = out.size() * sizeof(T);
     const auto* values = static_cast<const T*>(state.host_results(bytes));
     state.queue.add(CopyStep{const_cast<T*>(values), data, bytes, 0});
-    state.queue.wait();
+    state.wait();
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = to_real<double>(values[i]);
   }
 };

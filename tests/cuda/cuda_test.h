@@ -27,7 +27,8 @@ namespace terse::cuda_test {
 inline void use_limits() {
   static const bool used = [] {
     std::ifstream file(TERSE_CUDA_LIMITS);
-    for (const auto& [kernel, limits] : nlohmann::json::parse(file).items()) {
+    const nlohmann::json all = nlohmann::json::parse(file);
+    for (const auto& [kernel, limits] : all.items()) {
       emu::set_resources(kernel, {limits.at("threads").template get<unsigned>(),
                                   limits.at("sm_90").at("max_registers").template get<unsigned>()});
     }

@@ -1,5 +1,7 @@
 #include "module.h"
 
+#include <malloc.h>
+
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -8,9 +10,24 @@
 
 namespace terse::ptx {
 
+namespace {
+
+// The threads of a block take and return megabytes of registers at a time: to hand them back to the
+// system each time would cost more than the interpretation.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+  mallopt(M_TOP_PAD, 32 << 20);
+  mallopt(M_MMAP_THRESHOLD, 64 << 20);
+#endif
+}
+
+}  // namespace
+
 Module::Module(std::string_view text) : Module(parse(text)) {}
 
 Module::Module(const Source& source) : memory_(source), opcodes_(count_opcodes(source)) {
+  keep_freed_memory();
   for (const Entry& entry : source.entries) {
     programs_.emplace(entry.name, decode(entry, source, memory_));
   }

@@ -31,7 +31,7 @@ ROOFLINE = [
     ("split_heads", ROWS * 3 * WIDTH, 4 + T, 4, 0),
     ("attention_mma", ROWS * WIDTH, 4 * T, 10 * LENGTH / HEAD, 4 * LENGTH),
     ("activation (GELU)", ROWS * INNER, 2 * T, 20, 0),
-    ("gated", ROWS * INNER, 8 + T, 20, 0),
+    ("gated", ROWS * INNER, 3 * T, 20, 0),
     ("mean_rows (by pairs)", ROWS * WIDTH, 6, 1, 0),
     ("finish_head (vectors)", 64 * WIDTH, 8, 10, 0),
 ]

@@ -11,9 +11,11 @@ if(TERSE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${TERSE_CCACHE})
 endif()
 
-add_compile_options(-Wall -Wextra -Wconversion -Wsign-conversion -Wshadow)
+# nvcc has flags of its own, see cuda.cmake.
+add_compile_options(
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wconversion;-Wsign-conversion;-Wshadow>")
 if(TERSE_WERROR)
-  add_compile_options(-Werror)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()
 
 if(TERSE_SANITIZE STREQUAL "address")

@@ -11,7 +11,7 @@ import sys
 
 # Lowest first: a header includes only headers to its left. A name with a slash is a folder, and
 # inside a folder the rules below hold. Any other header of include/terse is public API, on top.
-LAYERS = ["error", "checked", "utf8", "dtype", "json", "tensor", "cpu", "parallel", "file",
+LAYERS = ["error", "checked", "utf8", "dtype", "json", "tensor", "cpu", "device", "parallel", "file",
           "safetensors", "sha256", "packed_file", "zip", "torch_file", "weights", "batch", "options", "model_info",
           "tokenizer/", "ops/", "schedule", "layers/", "models/"]
 TOKENIZER_MAY_USE = {"error", "checked", "utf8", "json", "file"}
@@ -26,7 +26,7 @@ REGISTRY = {"models/architectures", "models/registry"}
 RESTRICTED = [
     (r"#include\s*<(Eigen|unsupported)/", r"include/terse/ops/eigen\.h", "Eigen"),
     (r"#include\s*<\w*intrin\.h>", r"include/terse/(ops/.*|cpu\.h)|tests/emulated/.*", "processor intrinsics"),
-    (r"#include\s*<(cuda|cublas|cudnn|mma|cooperative_groups)", r"kernels/.*", "a CUDA header"),
+    (r"#include\s*<(cuda|cublas|cudnn|mma|cooperative_groups)", r"(kernels|tests/cuda)/.*", "a CUDA header"),
     (r"#include\s*<(iostream|cstdio|stdio\.h|regex|print)>", r"(?!include/).*", "a printing header"),
     (r"\bstd::regex\b", r"nowhere", "std::regex"),
     (r"\balloca\s*\(", r"nowhere", "alloca"),

@@ -18,6 +18,9 @@
 #include "terse/ops/avx512.h"
 #include "terse/ops/backend.h"
 #include "terse/ops/reference.h"
+#ifdef TERSE_WITH_CUDA
+#include "terse/ops/cuda_backend.h"
+#endif
 
 namespace terse_test {
 
@@ -28,9 +31,12 @@ using Values = std::vector<double>;
 inline const Backend& judge() { return terse::reference::backend(DType::f64); }
 
 // Every table that this machine can run, the judge excepted; under TERSE_EMULATED those whose
-// instructions are models, which themselves are compiled for AVX2.
+// instructions are models, which themselves are compiled for AVX2; in tests of CUDA those of CUDA.
 inline std::vector<const Backend*> all_backends() {
-#ifdef TERSE_EMULATED
+#if defined(TERSE_WITH_CUDA)
+  return {&terse::cuda::backend(DType::f32), &terse::cuda::backend(DType::bf16),
+          &terse::cuda::backend(DType::f16)};
+#elif defined(TERSE_EMULATED)
   if (!terse::isa_available(terse::Isa::avx2)) return {};
   return {&terse::avx512::backend(DType::f32), &terse::avx512::widened_backend(),
           &terse::avx512::pairs::backend(), &terse::amx::backend()};
@@ -140,11 +146,16 @@ class Runner {
   explicit Runner(const Backend& backend, int threads = 1) {
     context.backend = &backend;
     context.threads = threads;
+    if (backend.make_state != nullptr) context.state = backend.make_state(0);
   }
 
   terse::Residual residual(const Values& values, std::int64_t rows, std::int64_t width) {
     const terse::Residual x{memory(context.backend->residual_bytes(rows, width)), rows, width};
     if (values.empty()) return x;
+    if (context.backend->device != terse::Device::cpu) {
+      embed(values, x);
+      return x;
+    }
     if (context.backend->residual_bytes(1, 1) == sizeof(double)) {
       std::memcpy(x.data, values.data(), values.size() * sizeof(double));
     } else {
@@ -191,14 +202,30 @@ class Runner {
   terse::Context context;
 
  private:
-  // Filled with NaN: what an op does not write must not be read.
+  // Filled with NaN, as a device's is in emulation: what an op does not write must not be read.
   void* memory(std::size_t bytes) {
-    memory_.emplace_back(bytes);
-    std::memset(memory_.back().data(), 0xff, bytes);
-    return memory_.back().data();
+    const terse::Backend& backend = *context.backend;
+    memory_.push_back(backend.allocate != nullptr ? backend.allocate(context.state.get(), bytes)
+                                                  : terse::Arena::heap_block(nullptr, bytes));
+    if (backend.allocate == nullptr) std::memset(memory_.back().get(), 0xff, bytes);
+    return memory_.back().get();
   }
 
-  std::vector<terse::AlignedBuffer> memory_;
+  // Writes x where the host cannot: as the rows of an embedding table.
+  void embed(const Values& values, const terse::Residual& x) {
+    const Stored stored(values, {x.rows, x.width});
+    const terse::Table table = context.backend->prepare_table(stored.view, nullptr);
+    terse::Batch batch;
+    batch.cu_seqlens = {0, static_cast<std::int32_t>(x.rows)};
+    for (std::int32_t row = 0; row < x.rows; ++row) {
+      batch.token_ids.push_back(row);
+      batch.positions.push_back(row);
+    }
+    context.backend->embed(context, batch, {.word = &table}, x, nullptr, nullptr);
+    context.backend->finish(context);
+  }
+
+  std::vector<std::shared_ptr<void>> memory_;
 };
 
 // Unit roundoff of a type.

@@ -141,7 +141,16 @@ class Usage(CommandTest):
         self.refused("io", "score", "--model", self.reranker, self.folder / "absent.jsonl")
 
     def test_device_and_isa(self):
-        self.refused("device", "score", "--model", self.reranker, "--device", "cuda", code=5)
+        cuda = self.rows("version", "--json")[0]["cuda"]
+        if cuda.get("devices"):
+            self.assertEqual(len(self.score("--device", "cuda", items=[pair()])), 1)
+        else:
+            self.refused("device", "score", "--model", self.reranker, "--device", "cuda", code=5)
+            code, out, err = self.run_terse("score", "--model", self.reranker, "--device", "auto",
+                                            stdin=json.dumps(pair()))
+            self.assertEqual(code, 0, err)
+            self.assertEqual(json.loads(out)["score"], self.score("--device", "cpu", items=[pair()])[0]["score"])
+            self.assertIn("terse: device: computing on the CPU: ", err)
         found = self.rows("version", "--json")[0]["isa_found"]
         for isa in ("reference", "avx2", "avx512", "amx"):
             if isa in found:

@@ -12,8 +12,8 @@ namespace terse_tools {
 
 namespace {
 
-constexpr Choice<Device> kDevices[] = {
-    {"auto", Device::automatic}, {"cpu", Device::cpu}, {"cuda", Device::cuda}};
+constexpr Choice<terse::Device> kDevices[] = {
+    {"auto", terse::Device::automatic}, {"cpu", terse::Device::cpu}, {"cuda", terse::Device::cuda}};
 
 constexpr Choice<std::optional<terse::DType>> kDTypes[] = {{"auto", std::nullopt},
                                                            {"f32", terse::DType::f32},
@@ -26,6 +26,13 @@ constexpr Choice<std::optional<terse::Isa>> kIsas[] = {{"auto", std::nullopt},
                                                        {"avx2", terse::Isa::avx2},
                                                        {"avx512", terse::Isa::avx512},
                                                        {"amx", terse::Isa::amx}};
+
+// Who asked for a choice is told if it fell on the CPU, and why.
+void say_device(const terse::ModelInfo& model, bool asked) {
+  if (asked && !model.device_note.empty()) {
+    print_message("device", "computing on the CPU: " + model.device_note);
+  }
+}
 
 }  // namespace
 
@@ -41,7 +48,9 @@ void ModelOptions::add(CLI::App& app) {
       ->required();
   app.add_option("--threads", load.threads, "Threads [0: all cores this process may use]")
       ->check(CLI::Range(0, 1024));
-  add_choice(app, "--device", device, kDevices, "Where to compute [auto]");
+  add_choice(app, "--device", load.device, kDevices,
+             "Where to compute [auto: on a GPU if there is one]")
+      ->each([this](const std::string&) { device_given_ = true; });
   add_choice(app, "--dtype", load.dtype, kDTypes,
              "Type of products [auto: f32, the only one that keeps the reference's scores]");
   add_choice(app, "--isa", load.isa, kIsas, "Instruction set [auto: the best of this machine]");
@@ -50,23 +59,18 @@ void ModelOptions::add(CLI::App& app) {
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 31));
 }
 
-void ModelOptions::check_device() const {
-  terse::check(device != Device::cuda, terse::ErrorClass::device,
-               "cuda: this program was built without it");
-}
-
 terse::Reranker ModelOptions::load_reranker(terse::OpCounter* op_counter) const {
-  check_device();
   terse::LoadOptions options = load;
   options.op_counter = op_counter;
   auto reranker = terse::Reranker::load(path, options);
+  say_device(reranker.info(), device_given_);
   note_signals();
   return reranker;
 }
 
 terse::Embedder ModelOptions::load_embedder() const {
-  check_device();
   auto embedder = terse::Embedder::load(path, load);
+  say_device(embedder.info(), device_given_);
   note_signals();
   return embedder;
 }

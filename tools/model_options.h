@@ -6,6 +6,7 @@
 #include <string>
 
 #include "command.h"
+#include "terse/device.h"
 #include "terse/dtype.h"
 #include "terse/embed.h"
 #include "terse/options.h"
@@ -13,11 +14,8 @@
 
 namespace terse_tools {
 
-enum class Device { automatic, cpu, cuda };
-
 struct ModelOptions {
   std::string path;
-  Device device = Device::automatic;
   terse::LoadOptions load;
 
   void add(CLI::App& app);
@@ -30,8 +28,9 @@ struct ModelOptions {
 
   // Whether the model is an embedder; reads its config alone.
   bool is_embedder() const;
-  // Throws Error(device) if the device asked for is not to be had.
-  void check_device() const;
+
+ private:
+  bool device_given_ = false;  // on the command line
 };
 
 // What --dtype calls a type of products; results say it so too.

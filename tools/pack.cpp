@@ -27,11 +27,13 @@ class PackCommand {
   }
 
   int run() {
-    model_.check_device();
+    terse::check(model_.load.device != terse::Device::cuda, terse::ErrorClass::unsupported,
+                 "a packed file holds weights in the order of the CPU's products, not of cuda");
     note_signals();
     Progress progress(progress_, "MB");
     terse::PackOptions options;
     options.load = model_.load;
+    options.load.device = terse::Device::cpu;
     options.made_by = std::string("terse ") + TERSE_VERSION;
     std::uint64_t bytes = 0;
     options.progress = [&](std::uint64_t done, std::uint64_t all) {

@@ -5,7 +5,11 @@
 #include "commands.h"
 #include "compiler_name.h"
 #include "terse/cpu.h"
+#include "terse/error.h"
 #include "terse/parallel.h"
+#ifdef TERSE_WITH_CUDA
+#include "terse/ops/cuda.h"
+#endif
 
 namespace terse_tools {
 
@@ -22,7 +26,7 @@ class VersionCommand {
         .add_text("cpu", terse::cpu_name())
         .add("isa_found", available_isas())
         .add_text("isa_used", terse::isa_name(terse::best_isa()))
-        .add_boolean("cuda", false)
+        .add("cuda", cuda())
         .add_integer("threads", terse::thread_count(0));
     Output output("");
     if (json_) {
@@ -37,6 +41,29 @@ class VersionCommand {
   }
 
  private:
+  // What there is of CUDA: in this program, of the driver, and the devices.
+  static std::string cuda() {
+    Record record;
+#ifdef TERSE_WITH_CUDA
+    const terse::cuda::Versions versions = terse::cuda::versions();
+    record.add_boolean("built", true)
+        .add_integer("runtime", versions.runtime)
+        .add_integer("driver", versions.driver);
+    std::string names;
+    try {
+      for (const terse::cuda::DeviceProperties& device : terse::cuda::find_devices()) {
+        names += (names.empty() ? "" : ", ") + json_string(device.name);
+      }
+    } catch (const terse::Error& error) {
+      record.add_text("error", error.what());
+    }
+    record.add("devices", "[" + names + "]");
+#else
+    record.add_boolean("built", false);
+#endif
+    return record.json();
+  }
+
   static std::string available_isas() {
     std::string names;
     for (const terse::Isa isa :

@@ -181,6 +181,7 @@ class Embedder {
         batch_tokens_(options.batch_tokens) {
     check(batch_tokens_ >= 0, ErrorClass::range, "batch_tokens ", batch_tokens_,
           ", expected 0 (automatic) or a number of tokens");
+    if (batch_tokens_ == 0) batch_tokens_ = folder.backend->group_tokens;
     // Tokens whose weights never count: they stand in every text, or for no text.
     for (const char* token : {"<s>", "</s>", "<pad>", "<unk>"}) {
       if (const auto id = model_->tokenizer().token_to_id(token)) unweighted_.push_back(*id);

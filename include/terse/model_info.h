@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "terse/cpu.h"
+#include "terse/device.h"
 #include "terse/dtype.h"
 
 namespace terse {
@@ -32,6 +33,8 @@ struct ModelInfo {
   DType dtype = DType::f32;         // of the products
   Isa isa = Isa::reference;
   int threads = 1;
+  Device device = Device::cpu;
+  std::string device_note = {};  // why an automatic choice did not fall on an accelerator
 };
 
 }  // namespace terse

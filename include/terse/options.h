@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "terse/cpu.h"
+#include "terse/device.h"
 #include "terse/dtype.h"
 
 namespace terse {
@@ -35,6 +36,8 @@ struct LoadOptions {
   std::filesystem::path adapter = {};  // folder of a LoRA adapter to merge, if any
   Savings savings = {};
   OpCounter* op_counter = nullptr;  // told of every pass (ops/op_counter.h); null: nobody is
+  // cuda: where it is not to be had, loading throws Error(device).
+  Device device = Device::automatic;
 };
 
 // An instruction put in front of a text. unset: the model's default; none: the text is left as it

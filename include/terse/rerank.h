@@ -256,6 +256,7 @@ class Reranker {
         share_prefix_(options.savings.share_prefix) {
     check(batch_tokens_ >= 0, ErrorClass::range, "batch_tokens ", batch_tokens_,
           ", expected 0 (automatic) or a number of tokens");
+    if (batch_tokens_ == 0) batch_tokens_ = folder.backend->group_tokens;
   }
 
   void tokenize(Call& work) const {

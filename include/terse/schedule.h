@@ -33,30 +33,39 @@ class ContextPool {
  public:
   explicit ContextPool(const Backend& backend) : backend_(&backend) {}
 
-  std::unique_ptr<Context> take(int threads) {
+  const Backend& backend() const { return *backend_; }
+
+  std::unique_ptr<Context> take(int threads, int lane = 0) {
     std::unique_ptr<Context> context;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (!free_.empty()) {
-        context = std::move(free_.back());
-        free_.pop_back();
+      std::vector<std::unique_ptr<Context>>& free = free_[lane];
+      if (!free.empty()) {
+        context = std::move(free.back());
+        free.pop_back();
       }
     }
-    if (context == nullptr) context = std::make_unique<Context>();
+    if (context == nullptr) {
+      context = std::make_unique<Context>();
+      if (backend_->make_state != nullptr) context->state = backend_->make_state(lane);
+      context->arena.allocate_by(backend_->allocate, context->state.get());
+    }
     context->backend = backend_;
     context->threads = threads;
     return context;
   }
 
-  void give_back(std::unique_ptr<Context> context) {
+  // After a pass that went well; a context whose pass has failed is destroyed instead.
+  void give_back(std::unique_ptr<Context> context, int lane = 0) {
+    if (backend_->finish != nullptr) backend_->finish(*context);
     const std::lock_guard<std::mutex> lock(mutex_);
-    free_.push_back(std::move(context));
+    free_[lane].push_back(std::move(context));
   }
 
  private:
   const Backend* backend_;
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Context>> free_;
+  std::map<int, std::vector<std::unique_ptr<Context>>> free_;  // by lane
 };
 
 // A row to schedule: its length; a class of rows that may share a group (rows of different classes
@@ -152,8 +161,8 @@ inline void count_tokens(const CallOptions& call, std::span<const ScheduledRow> 
   call.counters->tokenize_seconds += seconds_since(begin);
 }
 
-// Calls forward(context, rows of a group) for every group. Exceptions of forward end the call and
-// are rethrown; so does the caller's cancel, with Error(cancelled).
+// Calls forward(context, rows of a group) for every group, on a device in its lanes. Exceptions of
+// forward end the call and are rethrown; so does the caller's cancel, with Error(cancelled).
 template <class Forward>
 void run_groups(const std::vector<std::vector<std::size_t>>& groups, int threads, ContextPool& pool,
                 const CallOptions& call, std::size_t num_rows, Forward&& forward) {
@@ -161,24 +170,25 @@ void run_groups(const std::vector<std::vector<std::size_t>>& groups, int threads
   std::atomic<std::size_t> done{0};
   std::atomic<std::uint64_t> computed{0};
   std::atomic<bool> cancelled{false};
-  const auto run = [&](std::size_t group, int team, bool callers_thread) {
+  const auto run = [&](std::size_t group, int team, int lane, bool callers_thread) {
     if (callers_thread && call.cancel && call.cancel()) cancelled = true;
     if (cancelled) return;
     const ComputeScope environment;
-    std::unique_ptr<Context> context = pool.take(team);
+    std::unique_ptr<Context> context = pool.take(team, lane);
     context->rows = 0;
     forward(*context, std::span<const std::size_t>(groups[group]));
     computed += context->rows;
-    pool.give_back(std::move(context));
+    pool.give_back(std::move(context), lane);
     done += groups[group].size();
     if (callers_thread && call.progress) call.progress(done, num_rows);
   };
-  if (groups.size() < static_cast<std::size_t>(threads)) {
-    for (std::size_t group = 0; group < groups.size(); ++group) run(group, threads, true);
+  const int lanes = pool.backend().lanes;
+  if (lanes == 0 && groups.size() < static_cast<std::size_t>(threads)) {
+    for (std::size_t group = 0; group < groups.size(); ++group) run(group, threads, 0, true);
   } else {
-    parallel_dynamic(threads, static_cast<std::int64_t>(groups.size()),
+    parallel_dynamic(lanes > 0 ? lanes : threads, static_cast<std::int64_t>(groups.size()),
                      [&](std::int64_t group, int worker) {
-                       run(static_cast<std::size_t>(group), 1, worker == 0);
+                       run(static_cast<std::size_t>(group), 1, lanes > 0 ? worker : 0, worker == 0);
                      });
   }
   check(!cancelled, ErrorClass::cancelled, "the caller asked to stop");

@@ -23,6 +23,7 @@ namespace terse {
 
 // In the place of terse::compiled's: every model loads with the table under test.
 const Backend& choose_backend(std::optional<Isa>, std::optional<DType>) { return *chosen; }
+const Backend& choose_cuda_backend(std::optional<DType>) { return *chosen; }
 
 }  // namespace terse
 

@@ -35,6 +35,7 @@ struct ModelFolder {
   std::shared_ptr<const LoraAdapter> adapter = nullptr;
   // Set to be told of each linear layer that is loaded, for packing.
   std::shared_ptr<std::vector<LoadedLinear>> loaded = nullptr;
+  std::string device_note = {};
 
   // Throws Error of whatever part of the folder is wrong; its message names the file.
   static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options);
@@ -68,6 +69,8 @@ struct ModelFolder {
     info.dtype = backend->compute;
     info.isa = backend->isa;
     info.threads = threads;
+    info.device = backend->device;
+    info.device_note = device_note;
     return info;
   }
 };
@@ -119,7 +122,8 @@ inline ModelFolder open_model_folder(const std::filesystem::path& path,
   const auto& packed = files.packed();
   ModelFolder folder{path, files, files.config("config.json"), nullptr, nullptr};
   folder.backend = &choose_backend(
-      options.isa, packed == nullptr ? options.dtype : packed_dtype(*packed, options));
+      options.device, options.isa,
+      packed == nullptr ? options.dtype : packed_dtype(*packed, options), &folder.device_note);
   if (options.op_counter != nullptr) folder.backend = &options.op_counter->count(*folder.backend);
   folder.threads = thread_count(options.threads);
   folder.savings = options.savings;

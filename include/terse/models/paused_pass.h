@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -13,7 +14,6 @@
 #include "terse/models/model.h"
 #include "terse/models/shared_prefix.h"
 #include "terse/ops/backend.h"
-#include "terse/tensor.h"
 
 namespace terse {
 
@@ -42,8 +42,11 @@ class PausedPass {
     rows_ = std::move(rows);
     rows_.batch.token_ids.clear();  // embedded
     const std::size_t bytes = context.backend->residual_bytes(x.rows, x.width);
-    if (buffer_.size() < bytes) buffer_ = AlignedBuffer(bytes);
-    x_ = {buffer_.data(), x.rows, x.width};
+    if (buffer_bytes_ < bytes) {
+      buffer_ = allocate_for_all(*context.backend, bytes);
+      buffer_bytes_ = bytes;
+    }
+    x_ = {buffer_.get(), x.rows, x.width};
     kept_.clear();
     for (std::int64_t row = 0; row < x.rows; ++row) {
       const auto begin = static_cast<std::int32_t>(row);
@@ -105,8 +108,9 @@ class PausedPass {
   }
 
   PackedRows rows_;
-  std::size_t num_read_ = 0;   // exits
-  AlignedBuffer buffer_;       // of x_
+  std::size_t num_read_ = 0;      // exits
+  std::shared_ptr<void> buffer_;  // of x_
+  std::size_t buffer_bytes_ = 0;
   Residual x_;                 // (rows when paused, hidden_size)
   std::vector<RowSpan> kept_;  // rows of x_ that are left, one a span
 };

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "terse/checked.h"
@@ -16,6 +17,13 @@ namespace terse {
 // from a measuring arena, reserves what that counted, and takes them again for real.
 class Arena {
  public:
+  // Where blocks come from that are not the heap's, 64-byte aligned; state is passed on.
+  using Allocate = std::shared_ptr<void> (*)(void* state, std::size_t bytes);
+  void allocate_by(Allocate allocate, void* state) {
+    allocate_ = allocate;
+    state_ = state;
+  }
+
   // Until the next reserve(), take() only counts and returns nullptr.
   void measure() {
     measuring_ = true;
@@ -25,9 +33,11 @@ class Arena {
   // Makes room for what was counted since measure() and starts handing it out.
   void reserve() {
     measuring_ = false;
-    if (block_.size() < used_) {
-      block_ = AlignedBuffer();  // released first: the peak is one block, not two
-      block_ = AlignedBuffer(used_);
+    if (capacity_ < used_) {
+      block_ = nullptr;  // released first: the peak is one block, not two
+      capacity_ = 0;
+      block_ = allocate_ != nullptr ? allocate_(state_, used_) : heap_block(nullptr, used_);
+      capacity_ = used_;
     }
     used_ = 0;
   }
@@ -36,20 +46,28 @@ class Arena {
     const std::size_t offset = used_;
     used_ = static_cast<std::size_t>(add_sizes(used_, round_up(bytes), "arena"));
     if (measuring_) return nullptr;
-    check(used_ <= block_.size(), ErrorClass::limit, "arena: ", used_, " bytes taken of ",
-          block_.size(), " reserved");
-    return block_.as<std::byte>() + offset;
+    check(used_ <= capacity_, ErrorClass::limit, "arena: ", used_, " bytes taken of ", capacity_,
+          " reserved");
+    return static_cast<std::byte*>(block_.get()) + offset;
   }
 
   std::size_t used() const { return used_; }
-  std::size_t capacity() const { return block_.size(); }
+  std::size_t capacity() const { return capacity_; }
+
+  static std::shared_ptr<void> heap_block(void*, std::size_t bytes) {
+    const auto buffer = std::make_shared<AlignedBuffer>(bytes);
+    return {buffer, buffer->data()};
+  }
 
  private:
   static std::size_t round_up(std::size_t bytes) {
     return static_cast<std::size_t>(add_sizes(bytes, 63, "arena")) / 64 * 64;
   }
 
-  AlignedBuffer block_;
+  Allocate allocate_ = nullptr;
+  void* state_ = nullptr;
+  std::shared_ptr<void> block_;
+  std::size_t capacity_ = 0;
   std::size_t used_ = 0;
   bool measuring_ = true;
 };

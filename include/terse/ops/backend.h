@@ -24,6 +24,7 @@
 
 #include "terse/batch.h"
 #include "terse/cpu.h"
+#include "terse/device.h"
 #include "terse/dtype.h"
 #include "terse/ops/arena.h"
 #include "terse/tensor.h"
@@ -197,6 +198,8 @@ struct Context {
   RowSelection selection;
   std::vector<RowSpan> spans;
   std::uint64_t rows = 0;  // of batches embedded so far
+  // What a device keeps for one pass at a time (Backend::make_state): a stream, staging memory.
+  std::shared_ptr<void> state = nullptr;
 };
 
 // One slot per op. Rows are counted by the handles; a backend checks nothing that the layers have
@@ -207,6 +210,17 @@ struct Backend {
   DType compute = DType::f32;    // type of operands and prepared weights
   DType sensitive = DType::f32;  // the same for the parts that int8 would hurt (the last
                                  // layer, attention and what it writes); else the same
+  Device device = Device::cpu;
+
+  // What a device needs around its ops; the CPU leaves all of it as it is.
+  std::int64_t group_tokens = 0;  // of a packed group, at most; 0: what fits a core's caches
+  int lanes = 0;                  // groups under way at once; 0: one for each thread
+  // The state of a lane's context.
+  std::shared_ptr<void> (*make_state)(int lane) = nullptr;
+  // Memory for activations of passes with that state; state null: for those of every lane.
+  std::shared_ptr<void> (*allocate)(void* state, std::size_t bytes) = nullptr;
+  // Returns when all ops that were called with this context are done.
+  void (*finish)(Context&) = nullptr;
 
   // Load time. Threads may call these at once. Weight types: f64, f32, f16, bf16 at any address;
   // dtype is compute or sensitive.
@@ -265,6 +279,12 @@ inline std::int64_t head_columns(const HeadSpec& spec, std::int64_t width) {
   if (spec.dense != nullptr) columns = spec.dense->out_features;
   if (spec.out != nullptr) columns = spec.out->out_features;
   return spec.truncate > 0 && spec.truncate < columns ? spec.truncate : columns;
+}
+
+// Memory for activations that passes of every lane may read and write.
+inline std::shared_ptr<void> allocate_for_all(const Backend& backend, std::size_t bytes) {
+  return backend.allocate != nullptr ? backend.allocate(nullptr, bytes)
+                                     : Arena::heap_block(nullptr, bytes);
 }
 
 // Activations in the arena of a forward pass.

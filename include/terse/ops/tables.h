@@ -4,13 +4,18 @@
 #include <optional>
 
 #include "terse/cpu.h"
+#include "terse/device.h"
 #include "terse/dtype.h"
+#include "terse/error.h"
 #include "terse/ops/amx.h"
 #include "terse/ops/avx2.h"
 #include "terse/ops/avx512.h"
 #include "terse/ops/backend.h"
 #include "terse/ops/eigen.h"
 #include "terse/ops/reference.h"
+#ifdef TERSE_WITH_CUDA
+#include "terse/ops/cuda_backend.h"
+#endif
 
 namespace terse::detail {
 
@@ -25,6 +30,15 @@ inline const Backend& find_table(std::optional<Isa> isa, std::optional<DType> dt
   if (wanted == Isa::avx2) return avx2::backend(compute);
 #endif
   return eigen::backend(compute);
+}
+
+// The table of the CUDA devices, f32 if no type is asked for. Throws Error: device, unsupported.
+inline const Backend& find_cuda_table([[maybe_unused]] std::optional<DType> dtype) {
+#ifdef TERSE_WITH_CUDA
+  return cuda::backend(dtype.value_or(DType::f32));
+#else
+  fail(ErrorClass::device, "this program was built without CUDA");
+#endif
 }
 
 }  // namespace terse::detail

@@ -1,0 +1,441 @@
+// Attention over packed sequences, blocks of keys at a time with a running softmax (Dao et al.
+// 2022, arXiv:2205.14135; Milakov and Gimelshein 2018, arXiv:1805.02867).
+//
+// A block of threads takes a tile of queries of one key head: positions times the heads that share
+// it, so that keys and values are read once for a whole group. Blocks of keys start at the
+// sequence's first row (its prefix counted), have a fixed length and end at KeySpan::block_end too;
+// a block that no query of the tile sees is passed over, which changes no bit. So what a query
+// gives depends neither on the batch nor on where in its tile it stands.
+//
+// A tile of R rows over L keys with heads of D elements of t bytes: reads t R D of queries and
+// 2 t L D of keys and values (each tile of a sequence reads them again, from the L2 cache: a tile
+// holds its queries' accumulators, and only those fit on chip), writes t R D; 4 R L D FLOPs and R L
+// exponentials. Bound by the multipliers from about 64 keys on: 2 R / t FLOPs a byte of keys.
+#pragma once
+
+#include "common.cuh"
+#include "terse/ops/cuda.h"
+
+namespace terse::cuda {
+
+// The blocks of keys that some query of a tile sees, in rising order.
+class KeyBlocks {
+ public:
+  // Positions of the tile's first and last query, which rise.
+  __device__ KeyBlocks(const AttendStep& step, const KeySpan& keys, int first_position,
+                       int last_position)
+      : causal_(step.causal != 0),
+        window_(step.window),
+        first_(first_position),
+        last_(last_position),
+        cut_(keys.block_end),
+        keys_(keys.prefix_length + keys.own_length) {}
+
+  // Goes to the next block of at most `length` keys, begin() .. end() - 1; false: there is none.
+  template <int LENGTH>
+  __device__ bool next() {
+    while (true) {
+      begin_ = end_;
+      if (begin_ >= keys_ || (causal_ && begin_ > last_)) return false;
+      if (window_ > 0 && !causal_ && begin_ - last_ >= window_) return false;
+      end_ = min(begin_ + LENGTH, begin_ < cut_ ? min(cut_, keys_) : keys_);
+      if (window_ == 0 || first_ - (end_ - 1) < window_) return true;
+    }
+  }
+  __device__ int begin() const { return begin_; }
+  __device__ int end() const { return end_; }
+
+ private:
+  bool causal_;
+  int window_;
+  int first_;
+  int last_;
+  int cut_;
+  int keys_;
+  int begin_ = 0;
+  int end_ = 0;
+};
+
+// As reference::sees.
+__device__ __forceinline__ bool sees_key(const AttendStep& step, int query, int key) {
+  if (step.causal != 0 && key > query) return false;
+  if (step.window > 0 && query - key >= step.window) return false;
+  return step.causal != 0 || step.window == 0 || key - query < step.window;
+}
+
+// Row of the packed batch that holds key `index` of a sequence.
+__device__ __forceinline__ int key_row(const KeySpan& keys, int index) {
+  return index < keys.prefix_length ? keys.prefix_begin + index
+                                    : keys.own_begin + index - keys.prefix_length;
+}
+
+// What a block of threads works on.
+struct TileOfQueries {
+  QueryTile tile;
+  KeySpan keys;
+  int kv_head;
+  int first_head;  // of the group
+  int rows;        // positions times packed heads
+
+  __device__ TileOfQueries(const AttendStep& step)
+      : tile(step.tiles[blockIdx.x]), keys(step.sequences[tile.sequence]) {
+    const int parts = step.heads / step.kv_heads / step.packed;
+    kv_head = static_cast<int>(blockIdx.y) / parts;
+    first_head = static_cast<int>(blockIdx.y) % parts * step.packed;
+    rows = tile.count * step.packed;
+  }
+  // Row of out, row of the batch and position in the sequence of a row of the tile.
+  __device__ int out_row(const AttendStep& step, int row) const {
+    return tile.first + row / step.packed;
+  }
+  __device__ int query_row(const AttendStep& step, int row) const {
+    const int out = out_row(step, row);
+    return step.query_rows == nullptr ? out : step.query_rows[out];
+  }
+  __device__ int position(const AttendStep& step, int row) const {
+    return query_row(step, row) - keys.own_begin + keys.prefix_length;
+  }
+  // Offset of a row of the tile in the queries.
+  __device__ std::int64_t query_offset(const AttendStep& step, int row) const {
+    const std::int64_t group = static_cast<std::int64_t>(step.heads / step.kv_heads);
+    const std::int64_t packed_row =
+        static_cast<std::int64_t>(kv_head) * step.rows + query_row(step, row);
+    return (packed_row * group + first_head + row % step.packed) * step.padded_dim;
+  }
+  // Offset of a row of the tile in out.
+  __device__ std::int64_t out_offset(const AttendStep& step, int row) const {
+    const int head = kv_head * (step.heads / step.kv_heads) + first_head + row % step.packed;
+    return (static_cast<std::int64_t>(out_row(step, row)) * step.heads + head) * step.head_dim;
+  }
+  __device__ std::int64_t key_offset(const AttendStep& step, int index) const {
+    return (static_cast<std::int64_t>(kv_head) * step.rows + key_row(keys, index)) *
+           step.padded_dim;
+  }
+};
+
+// f32 throughout, by plain multiply-adds: four threads a row, each with every fourth key of a block
+// and every fourth vector of the result. M rows a tile, N keys a block.
+template <int D, int M, int N>
+__global__ void __launch_bounds__(4 * M) attention_f32_kernel(const AttendStep step) {
+  constexpr int kStride = D + 4;  // rows of shared memory start in different banks
+  KSHARED(float, queries, M* kStride);
+  KSHARED(float, block, N* kStride);
+  KSHARED(float, weights, M* N);
+  const TileOfQueries at(step);
+  if (at.tile.count == 0) return;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int row = thread / 4;
+  const int part = thread % 4;
+  const auto load_row = [](float* to, const float* from, int i) {
+    *reinterpret_cast<Pack<float, 4>*>(to + 4 * i) =
+        from == nullptr ? Pack<float, 4>{} : *reinterpret_cast<const Pack<float, 4>*>(from + 4 * i);
+  };
+  for (int i = thread; i < M * (D / 4); i += 4 * M) {
+    const int r = i / (D / 4);
+    const float* from =
+        r < at.rows ? static_cast<const float*>(step.query) + at.query_offset(step, r) : nullptr;
+    load_row(queries + r * kStride, from, i % (D / 4));
+  }
+  const auto load_block = [&](const void* all, const KeyBlocks& keys) {
+    for (int i = thread; i < N * (D / 4); i += 4 * M) {
+      const int index = keys.begin() + i / (D / 4);
+      const float* from = index < keys.end()
+                              ? static_cast<const float*>(all) + at.key_offset(step, index)
+                              : nullptr;
+      load_row(block + i / (D / 4) * kStride, from, i % (D / 4));
+    }
+  };
+
+  float result[D / 4] = {};
+  float most = -INFINITY;
+  float sum = 0;
+  const int position = row < at.rows ? at.position(step, row) : 0;
+  KeyBlocks keys(step, at.keys, at.position(step, 0), at.position(step, at.rows - 1));
+  while (keys.template next<N>()) {
+    __syncthreads();  // the block before has been read
+    load_block(step.key, keys);
+    __syncthreads();
+    float score[N / 4];
+    float block_most = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < N / 4; ++i) {
+      const int key = part + 4 * i;
+      float dot = 0;
+#pragma unroll 8
+      for (int d = 0; d < D; d += 4) {
+        float q[4], k[4];
+        load_floats<4>(queries + row * kStride + d, q);
+        load_floats<4>(block + key * kStride + d, k);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) dot += q[j] * k[j];
+      }
+      if (step.softcap > 0) dot = step.softcap * tanh_f32(dot / step.softcap);
+      const int index = keys.begin() + key;
+      score[i] = index < keys.end() && sees_key(step, position, index) ? dot : -INFINITY;
+      block_most = fmaxf(block_most, score[i]);
+    }
+    block_most = fmaxf(block_most, __shfl_xor_sync(0xffffffffU, block_most, 1));
+    block_most = fmaxf(block_most, __shfl_xor_sync(0xffffffffU, block_most, 2));
+    const float new_most = fmaxf(most, block_most);
+    const float base = new_most == -INFINITY ? 0.0F : new_most;
+    const float faded = exp_f32(most - base);
+    float block_sum = 0;
+#pragma unroll
+    for (int i = 0; i < N / 4; ++i) {
+      const float weight = exp_f32(score[i] - base);
+      weights[row * N + part + 4 * i] = weight;
+      block_sum += weight;
+    }
+    block_sum += __shfl_xor_sync(0xffffffffU, block_sum, 1);
+    block_sum += __shfl_xor_sync(0xffffffffU, block_sum, 2);
+    sum = sum * faded + block_sum;
+    most = new_most;
+    __syncthreads();  // keys have been read, weights are written
+    load_block(step.value, keys);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < D / 4; ++i) result[i] *= faded;
+    for (int key = 0; key < N; ++key) {
+      const float weight = weights[row * N + key];
+#pragma unroll
+      for (int i = 0; i < D / 16; ++i) {
+        float v[4];
+        load_floats<4>(block + key * kStride + 4 * (part + 4 * i), v);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) result[4 * i + j] += weight * v[j];
+      }
+    }
+  }
+  if (row >= at.rows) return;
+  const float inverse = sum > 0 ? 1.0F / sum : sum;  // a row that sees nothing gives zeros
+  float* out = static_cast<float*>(step.out) + at.out_offset(step, row);
+#pragma unroll
+  for (int i = 0; i < D / 4; ++i) {
+    const int column = 4 * (part + i / 4 * 4) + i % 4;
+    if (column < step.head_dim) out[column] = result[i] * inverse;
+  }
+}
+
+// Where 16-byte chunk `chunk` of row `row` lies in a tile of rows of D 16-bit elements: chunks of
+// neighbouring rows change places, so that eight rows read at the same column meet eight different
+// groups of banks.
+template <int D>
+__device__ __forceinline__ int swizzled(int row, int chunk) {
+  const int key = D >= 64 ? row & 7 : row >> 1 & 3;
+  return row * D + (chunk ^ key) * 8;
+}
+
+template <class T>
+__device__ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4],
+                                    const std::uint32_t (&b)[2]) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    mma_m16n8k16_bf16(d, a, b);
+  } else {
+    mma_m16n8k16_f16(d, a, b);
+  }
+}
+
+inline constexpr int kTensorTileRows = 64;
+inline constexpr int kTensorThreads = 128;
+
+// Elements of shared memory: queries, keys, values.
+template <int D, int N>
+constexpr int tensor_attention_elements() {
+  return (kTensorTileRows + 2 * N) * D;
+}
+
+// Tensor cores: 16-bit queries, keys, values and weights, scores and sums in f32. A warp has 16
+// rows of the tile and all N keys of a block; values are copied while scores are computed, and the
+// next keys while values are multiplied.
+template <class T, int D, int N>
+__global__ void __launch_bounds__(kTensorThreads, D <= 64 ? 3 : 2)
+    attention_mma_kernel(const AttendStep step) {
+  constexpr int kChunks = D / 8;
+  constexpr bool kQueriesInRegisters = D <= 128;
+  KSHARED_DYN(T, shared);
+  T* queries = shared;
+  T* keys = queries + kTensorTileRows * D;
+  T* values = keys + N * D;
+  const TileOfQueries at(step);
+  if (at.tile.count == 0) return;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int lane = thread % 32;
+  const int warp_row = thread / 32 * 16;
+
+  for (int i = thread; i < kTensorTileRows * kChunks; i += kTensorThreads) {
+    const int row = i / kChunks;
+    const int chunk = i % kChunks;
+    const bool valid = row < at.rows;
+    cp_async16_zfill(
+        queries + swizzled<D>(row, chunk),
+        static_cast<const T*>(step.query) + at.query_offset(step, valid ? row : 0) + chunk * 8,
+        valid);
+  }
+  const auto copy_block = [&](T* to, const void* all, const KeyBlocks& blocks) {
+    for (int i = thread; i < N * kChunks; i += kTensorThreads) {
+      const int row = i / kChunks;
+      const int chunk = i % kChunks;
+      const int index = blocks.begin() + row;
+      const bool valid = index < blocks.end();
+      cp_async16_zfill(to + swizzled<D>(row, chunk),
+                       static_cast<const T*>(all) +
+                           at.key_offset(step, valid ? index : blocks.begin()) + chunk * 8,
+                       valid);
+    }
+  };
+
+  // This thread's two rows, g and g + 8 of its warp's 16.
+  const int rows[2] = {warp_row + lane / 4, warp_row + lane / 4 + 8};
+  int positions[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) positions[r] = rows[r] < at.rows ? at.position(step, rows[r]) : 0;
+
+  KeyBlocks blocks(step, at.keys, at.position(step, 0), at.position(step, at.rows - 1));
+  bool more = blocks.template next<N>();
+  if (more) copy_block(keys, step.key, blocks);
+  cp_async_commit();
+
+  // ldmatrix: addresses of the 16 x 16 pieces of queries (as a) and values, and of keys.
+  const int a_row = lane & 15;
+  const int a_chunk = lane >> 4;
+  const int b_row = (lane & 7) + (lane >> 4) * 8;
+  const int b_chunk = lane >> 3 & 1;
+
+  std::uint32_t query_fragments[kQueriesInRegisters ? D / 16 : 1][4];
+  float result[D / 8][4] = {};
+  float most[2] = {-INFINITY, -INFINITY};
+  float sum[2] = {};
+  bool first = true;
+  while (more) {
+    copy_block(values, step.value, blocks);
+    cp_async_commit();
+    cp_async_wait<1>();
+    __syncthreads();  // queries and keys are there
+    if (kQueriesInRegisters && first) {
+#pragma unroll
+      for (int k = 0; k < D / 16; ++k) {
+        ldmatrix_x4(query_fragments[kQueriesInRegisters ? k : 0],
+                    queries + swizzled<D>(warp_row + a_row, 2 * k + a_chunk));
+      }
+    }
+    first = false;
+
+    float score[N / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+      if constexpr (!kQueriesInRegisters) {
+        ldmatrix_x4(query_fragments[0], queries + swizzled<D>(warp_row + a_row, 2 * k + a_chunk));
+      }
+      const std::uint32_t(&a)[4] = query_fragments[kQueriesInRegisters ? k : 0];
+#pragma unroll
+      for (int n = 0; n < N / 16; ++n) {
+        std::uint32_t pair[4];
+        ldmatrix_x4(pair, keys + swizzled<D>(16 * n + b_row, 2 * k + b_chunk));
+        const std::uint32_t low[2] = {pair[0], pair[1]};
+        const std::uint32_t high[2] = {pair[2], pair[3]};
+        mma<T>(score[2 * n], a, low);
+        mma<T>(score[2 * n + 1], a, high);
+      }
+    }
+    const int begin = blocks.begin();
+    const int end = blocks.end();
+    __syncthreads();  // keys have been read
+    more = blocks.template next<N>();
+    if (more) copy_block(keys, step.key, blocks);
+    cp_async_commit();
+
+    // Scores to weights 2^((score - most) log2 e), in place.
+    constexpr float kLog2E = 1.4426950408889634F;
+    float faded[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float block_most = -INFINITY;
+#pragma unroll
+      for (int n = 0; n < N / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& value = score[n][2 * r + i];
+          if (step.softcap > 0) value = step.softcap * tanh_f32(value / step.softcap);
+          const int index = begin + 8 * n + lane % 4 * 2 + i;
+          if (index >= end || !sees_key(step, positions[r], index)) value = -INFINITY;
+          block_most = fmaxf(block_most, value);
+        }
+      }
+      block_most = fmaxf(block_most, __shfl_xor_sync(0xffffffffU, block_most, 1));
+      block_most = fmaxf(block_most, __shfl_xor_sync(0xffffffffU, block_most, 2));
+      const float new_most = fmaxf(most[r], block_most);
+      const float base = new_most == -INFINITY ? 0.0F : new_most;
+      faded[r] = exp2_approx((most[r] - base) * kLog2E);
+      float block_sum = 0;
+#pragma unroll
+      for (int n = 0; n < N / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& value = score[n][2 * r + i];
+          value = exp2_approx((value - base) * kLog2E);
+          block_sum += value;
+        }
+      }
+      block_sum += __shfl_xor_sync(0xffffffffU, block_sum, 1);
+      block_sum += __shfl_xor_sync(0xffffffffU, block_sum, 2);
+      sum[r] = sum[r] * faded[r] + block_sum;
+      most[r] = new_most;
+    }
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) result[n][i] *= faded[i / 2];
+    }
+
+    cp_async_wait<1>();
+    __syncthreads();  // values are there
+#pragma unroll
+    for (int k = 0; k < N / 16; ++k) {
+      const std::uint32_t a[4] = {pack2<T>(score[2 * k][0], score[2 * k][1]),
+                                  pack2<T>(score[2 * k][2], score[2 * k][3]),
+                                  pack2<T>(score[2 * k + 1][0], score[2 * k + 1][1]),
+                                  pack2<T>(score[2 * k + 1][2], score[2 * k + 1][3])};
+#pragma unroll
+      for (int n = 0; n < D / 16; ++n) {
+        std::uint32_t pair[4];
+        ldmatrix_x4_trans(pair, values + swizzled<D>(16 * k + a_row, 2 * n + a_chunk));
+        const std::uint32_t low[2] = {pair[0], pair[1]};
+        const std::uint32_t high[2] = {pair[2], pair[3]};
+        mma<T>(result[2 * n], a, low);
+        mma<T>(result[2 * n + 1], a, high);
+      }
+    }
+    __syncthreads();  // values have been read
+  }
+
+  // Through shared memory, each warp its own rows of the queries' place, so that rows leave in
+  // whole chunks.
+  cp_async_wait<0>();
+  __syncthreads();
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float inverse = sum[r] > 0 ? 1.0F / sum[r] : sum[r];
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+      T* to = queries + swizzled<D>(rows[r], n) + lane % 4 * 2;
+      *reinterpret_cast<std::uint32_t*>(to) =
+          pack2<T>(result[n][2 * r] * inverse, result[n][2 * r + 1] * inverse);
+    }
+  }
+  __syncwarp();
+  T* out = static_cast<T*>(step.out);
+  for (int i = lane; i < 16 * kChunks; i += 32) {
+    const int row = warp_row + i / kChunks;
+    const int chunk = i % kChunks;
+    if (row >= at.rows || 8 * chunk >= step.head_dim) continue;
+    const T* from = queries + swizzled<D>(row, chunk);
+    T* to = out + at.out_offset(step, row) + 8 * chunk;
+    if (step.head_dim % 8 == 0) {
+      *reinterpret_cast<Pack<T, 8>*>(to) = *reinterpret_cast<const Pack<T, 8>*>(from);
+    } else {
+      for (int j = 0; j < min(8, step.head_dim - 8 * chunk); ++j) to[j] = from[j];
+    }
+  }
+}
+
+}  // namespace terse::cuda

@@ -1,0 +1,25 @@
+# The shipped kernels and op table in emulation: every op against the judge (the tests of the CPU's
+# tables among them), whole forward passes, and devices that fail.
+#
+# What has no kernels in it is compiled once: models know no device, and of terse::compiled only
+# backends.cpp does.
+set(terse_cuda_library ${PROJECT_SOURCE_DIR}/kernels/backends.cpp $<TARGET_OBJECTS:terse_models>)
+terse_cuda_test(test_kernels KERNELS SOURCES test_kernels.cpp LIBRARIES terse::terse)
+terse_cuda_test(test_ops_cuda KERNELS VARIANTS plain SOURCES ../test_ops.cpp
+                LIBRARIES terse::terse)
+terse_cuda_test(test_forward KERNELS VARIANTS plain SOURCES test_forward.cpp ${terse_cuda_library}
+                LIBRARIES terse::terse)
+terse_cuda_test(test_devices KERNELS VARIANTS plain SOURCES test_devices.cpp ${terse_cuda_library}
+                LIBRARIES terse::terse)
+foreach(name IN ITEMS test_kernels test_kernels_asan test_kernels_tsan test_ops_cuda test_forward
+                      test_devices)
+  if(TARGET ${name})
+    target_compile_definitions(${name} PRIVATE TERSE_WITH_CUDA)
+  endif()
+endforeach()
+foreach(name IN ITEMS test_forward test_devices)
+  target_compile_definitions(${name} PRIVATE TERSE_COMPILED)
+endforeach()
+if(TERSE_SHARED)
+  set_property(TEST test_forward APPEND PROPERTY ENVIRONMENT "TERSE_SHARED=${TERSE_SHARED}")
+endif()

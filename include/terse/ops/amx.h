@@ -23,6 +23,13 @@
 #include "terse/ops/avx512.h"
 #include "terse/ops/target.h"
 
+#if !defined(__clang__)
+#pragma GCC diagnostic push
+// As in avx512.h.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 TERSE_TARGET_BEGIN(
     "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16,amx-int8,fma,f16c")
 
@@ -446,5 +453,9 @@ inline const Backend& int8_backend() {
 }  // namespace terse::amx
 
 TERSE_TARGET_END
+
+#if !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 #endif

@@ -65,7 +65,7 @@ inline std::vector<const Backend*> int8_backends() {
 #ifdef TERSE_EMULATED
   if (!terse::isa_available(terse::Isa::avx2)) return {};
   return {&terse::avx512::words_backend(), &terse::avx512::vnni_backend(),
-          &terse::avx512::pairs::int8_backend()};
+          &terse::avx512::pairs::int8_backend(), &terse::amx::int8_backend()};
 #else
   std::vector<const Backend*> backends = {&terse::reference::backend(DType::i8)};
 #if defined(__x86_64__)
@@ -79,6 +79,7 @@ inline std::vector<const Backend*> int8_backends() {
       backends.push_back(&terse::avx512::pairs::int8_backend());
     }
   }
+  if (terse::isa_available(terse::Isa::amx)) backends.push_back(&terse::amx::int8_backend());
 #endif
   return backends;
 #endif

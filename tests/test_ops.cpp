@@ -283,6 +283,39 @@ TEST_CASE("linear_add with norms before, after and for the next block") {
   }
 }
 
+TEST_CASE("tables agree with each other on random shapes") {
+  std::mt19937 random(10);
+  const auto below = [&](std::int64_t most) {
+    return 1 + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(most));
+  };
+  // Among them more rows and more k than any table takes at once.
+  for (int shape = 0; shape < 24; ++shape) {
+    const std::int64_t rows = below(shape % 8 == 0 ? 450 : 60);
+    const std::int64_t width = below(shape % 3 == 0 ? 1300 : 200);
+    const std::int64_t columns = below(130);
+    CAPTURE(rows);
+    CAPTURE(width);
+    CAPTURE(columns);
+    // Numbers that bf16 holds: what differs is the order of the sums, and denormals.
+    Generator generator(reference::backend(DType::bf16), static_cast<unsigned>(shape));
+    const Stored weight(generator.weight(columns, width), {columns, width}, DType::bf16, 2);
+    const Values x = generator(rows * width), sum = generator(rows * columns);
+    Values first;
+    for (const Backend* backend : all_backends()) {
+      if (backend->isa == Isa::reference) continue;
+      INFO(std::string(backend->name));
+      Runner runner(*backend, 2);
+      const Linear linear = runner.linear(LinearKind::plain, {{weight.view, {}, nullptr}});
+      const Residual y = runner.residual(sum, rows, columns);
+      backend->linear_add(runner.context, runner.operand(x, rows, width), linear, {0.5}, y,
+                          nullptr);
+      const Values got = runner.read(y);
+      if (first.empty()) first = got;
+      check_close(*backend, got, first, 2 * static_cast<double>(width), 0);
+    }
+  }
+}
+
 TEST_CASE("project_qkv and attention") {
   const std::vector<AttentionCase> cases = {
       {{2, 2, 64}, {}, {1}},

@@ -1,10 +1,10 @@
-// The op table for AMX tiles in bf16: that of AVX-512 BF16 with its products done by tiles, on the
-// same operands, panels and attention inputs. int8 products are in amx_int8.h.
+// The op tables for AMX tiles in bf16 and int8: those of AVX-512 with its products done by tiles,
+// on the same operands, panels and attention inputs.
 //
 // A tile is a register of up to 16 rows of 64 bytes; one instruction multiplies a tile of A (16
-// rows, 32 k) by a tile of B (32 k, 16 columns) in 16 cycles. What is measured of the instructions
-// and what follows for a kernel: a tile load takes 8 cycles from the first-level cache and 21 from
-// the second, so that
+// rows, 32 k of bf16 or 64 of int8) by a tile of B (as many k, 16 columns) in 16 cycles. What is
+// measured of the instructions and what follows for a kernel: a tile load takes 8 cycles from the
+// first-level cache and 21 from the second, so that
 //   - four products share two tiles of A and two of B: one load a product;
 //   - of the four loads at most two may come from the second level: see kBlockWords;
 //   - lines of the next panels are prefetched one or two at a time between products: a burst of
@@ -23,7 +23,15 @@
 #include "terse/ops/avx512.h"
 #include "terse/ops/target.h"
 
-TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16,fma,f16c")
+#if !defined(__clang__)
+#pragma GCC diagnostic push
+// As in avx512.h.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+TERSE_TARGET_BEGIN(
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16,amx-int8,fma,f16c")
 
 namespace terse::amx {
 
@@ -74,8 +82,9 @@ struct RowTiles {
   std::int64_t begin(std::int64_t tile) const { return std::min(tile * height, rows - height); }
 };
 
-// C (row tiles, column tiles) = or += A B over `steps` tiles of k. Strides in bytes. The second row
-// tile of A and C is anywhere; the second column tile of C is the next 16 columns.
+// C (row tiles, column tiles) = or += A B over `steps` tiles of k: f32 of bf16, or i32 of int8,
+// whose sums are exact. Strides in bytes. The second row tile of A and C is anywhere; the second
+// column tile of C is the next 16 columns.
 struct TileBlock {
   const Word* a[2] = {};
   std::int64_t a_stride = 0;
@@ -90,7 +99,7 @@ struct TileBlock {
   std::int64_t prefetch_lines = 0;
 };
 
-template <int ROWS, int COLUMNS>
+template <bool INT8, int ROWS, int COLUMNS>
 inline void multiply_tiles(TileBlock block) {
   // GCC's tile loads do not say that they read memory: what was stored before must be there.
   std::atomic_signal_fence(std::memory_order_seq_cst);
@@ -117,20 +126,24 @@ inline void multiply_tiles(TileBlock block) {
     // Each load right before the first product that needs it.
     _tile_loadd(6, block.b[0], block.b_stride);
     _tile_loadd(4, block.a[0], block.a_stride);
-    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (INT8) _tile_dpbssd(0, 4, 6);
+    if constexpr (!INT8) _tile_dpbf16ps(0, 4, 6);
     prefetch();
     if constexpr (COLUMNS == 2) {
       _tile_loadd(7, block.b[1], block.b_stride);
-      _tile_dpbf16ps(1, 4, 7);
+      if constexpr (INT8) _tile_dpbssd(1, 4, 7);
+      if constexpr (!INT8) _tile_dpbf16ps(1, 4, 7);
       prefetch();
     }
     if constexpr (ROWS == 2) {
       _tile_loadd(5, block.a[1], block.a_stride);
-      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (INT8) _tile_dpbssd(2, 5, 6);
+      if constexpr (!INT8) _tile_dpbf16ps(2, 5, 6);
       prefetch();
     }
     if constexpr (ROWS * COLUMNS == 4) {
-      _tile_dpbf16ps(3, 5, 7);
+      if constexpr (INT8) _tile_dpbssd(3, 5, 7);
+      if constexpr (!INT8) _tile_dpbf16ps(3, 5, 7);
       prefetch();
     }
     for (int i = 0; i < 2; ++i) {
@@ -144,17 +157,18 @@ inline void multiply_tiles(TileBlock block) {
   if constexpr (ROWS * COLUMNS == 4) _tile_stored(3, block.c[1] + 16, block.c_stride);
 }
 
-// [row tiles - 1][column tiles - 1]
-inline constexpr void (*kMultiplyTiles[2][2])(TileBlock) = {
-    {&multiply_tiles<1, 1>, &multiply_tiles<1, 2>}, {&multiply_tiles<2, 1>, &multiply_tiles<2, 2>}};
-
+template <bool INT8>
 inline void multiply(const TileBlock& block, std::int64_t row_tiles, std::int64_t column_tiles) {
-  kMultiplyTiles[row_tiles - 1][column_tiles - 1](block);
+  if (row_tiles == 2) {
+    column_tiles == 2 ? multiply_tiles<INT8, 2, 2>(block) : multiply_tiles<INT8, 2, 1>(block);
+  } else {
+    column_tiles == 2 ? multiply_tiles<INT8, 1, 2>(block) : multiply_tiles<INT8, 1, 1>(block);
+  }
 }
 
 // Words of k that pass all rows of a block before the next ones do: two panels of them are 32 KiB,
 // which stays in the first-level cache (48 KiB) while rows of A stream past from the second.
-// Between blocks C lies in memory, in f32 as in the tile, so that no bit depends on this.
+// Between blocks C lies in memory, in the tile's type, so that no bit depends on this.
 inline constexpr std::int64_t kBlockWords = 256;
 
 // What a worker holds while it multiplies: its floating-point environment and, from the first
@@ -169,7 +183,9 @@ class TileScope {
   TileScope(const TileScope&) = delete;
   TileScope& operator=(const TileScope&) = delete;
 
-  // C (rows, 16 panels) = A W^T for panels [first, last) of the weight. Steps in words.
+  // C (rows, 16 panels) = A W^T for panels [first, last) of the weight: of int8 times the scales of
+  // row and column. Steps in words.
+  template <bool INT8 = false>
   void multiply_panels(const Word* a, std::int64_t a_step, std::int64_t rows,
                        const PanelWeight& weight, std::int64_t first, std::int64_t last, float* c,
                        std::int64_t c_step) {
@@ -188,8 +204,14 @@ class TileScope {
         block.steps = left / step_words;
         block.accumulate = k > 0;
         set_columns(block, weight, panel, panels, k, k + block_words);
-        multiply_rows(block, step_words, a + k, rows, c + (panel - first) * kPanelColumns, panels);
+        multiply_rows<INT8>(block, step_words, a + k, rows, c + (panel - first) * kPanelColumns,
+                            panels);
         k += block_words;
+      }
+      if constexpr (INT8) {
+        scale(reinterpret_cast<const float*>(a) + scale_word(weight.width(), 1), a_step,
+              weight.scales() + panel * kPanelColumns, rows, panels,
+              c + (panel - first) * kPanelColumns, c_step);
       }
     }
   }
@@ -224,7 +246,7 @@ class TileScope {
         block.a[i] = first < whole ? keys + first * words : edge;
         block.c[i] = scores + first * kTileQueries;
       }
-      multiply(block, row + kTileRows < count ? 2 : 1, query_tiles);
+      multiply<false>(block, row + kTileRows < count ? 2 : 1, query_tiles);
     }
   }
 
@@ -256,14 +278,14 @@ class TileScope {
         block.c[i] = output + i * kTileRows * step + column;
       }
       block.steps = whole / kTileWords;
-      if (block.steps > 0) multiply(block, query_tiles, 2);
+      if (block.steps > 0) multiply<false>(block, query_tiles, 2);
       if (whole == words) continue;
       for (std::int64_t i = 0; i < 2; ++i) {
         block.a[i] += whole;
         block.b[i] = edge + column + i * kTileWords;
       }
       block.steps = 1;
-      multiply(block, query_tiles, 2);
+      multiply<false>(block, query_tiles, 2);
     }
   }
 
@@ -309,7 +331,23 @@ class TileScope {
     }
   }
 
+  // Sums in i32 (rows, 16 panels), in place: times the scale of the row (row_step words apart) and
+  // of the column. As avx512::vnni does, to the bit.
+  static void scale(const float* row_scales, std::int64_t row_step, const float* column_scales,
+                    std::int64_t rows, std::int64_t panels, float* c, std::int64_t c_step) {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const avx512::Vector row_scale = avx512::broadcast(row_scales[row * row_step]);
+      for (std::int64_t i = 0; i < panels * kPanelColumns; i += kPanelColumns) {
+        float* sums = c + row * c_step + i;
+        const __m512i exact = _mm512_castps_si512(avx512::load(sums));
+        avx512::store(sums,
+                      _mm512_cvtepi32_ps(exact) * (row_scale * avx512::load(column_scales + i)));
+      }
+    }
+  }
+
   // All rows of a block of k: pairs of row tiles, the prefetches spread over them.
+  template <bool INT8>
   void multiply_rows(TileBlock block, std::int64_t step_words, const Word* a, std::int64_t rows,
                      float* c, std::int64_t column_tiles) {
     const RowTiles tiles{rows};
@@ -321,7 +359,7 @@ class TileScope {
         block.a[i] = a + row * (block.a_stride / std::int64_t{sizeof(Word)});
         block.c[i] = c + row * (block.c_stride / std::int64_t{sizeof(float)});
       }
-      multiply(block, row_tiles, column_tiles);
+      multiply<INT8>(block, row_tiles, column_tiles);
       const std::int64_t lines =
           std::min(block.prefetch_lines, block.steps * row_tiles * column_tiles);
       for (const std::byte*& line : block.prefetch) line += 64 * lines;
@@ -345,6 +383,35 @@ class TileScope {
 struct TileProducts : avx512::pairs::PairProducts {
   using Scope = TileScope;
   static constexpr bool kAmx = true;
+};
+
+// int8 by int8, both signed: no sum of a column to take off.
+struct Int8Tiles {
+  struct Scope : TileScope {
+    void multiply_panels(const Word* a, std::int64_t a_step, std::int64_t rows,
+                         const PanelWeight& weight, std::int64_t first, std::int64_t last, float* c,
+                         std::int64_t c_step) {
+      TileScope::multiply_panels<true>(a, a_step, rows, weight, first, last, c, c_step);
+    }
+  };
+  static constexpr std::size_t kOperandBytes = 1;
+  static constexpr std::size_t kWeightBytes = 1;
+  static constexpr bool kWidened = false;
+  static constexpr bool kAmx = true;
+  static std::int64_t stride(std::int64_t width) { return quantized_stride(width, kOperandBytes); }
+
+  static void store(std::byte* row, std::int64_t i, avx512::Vector x, std::int64_t count) {
+    _mm_mask_storeu_epi8(row + i, avx512::first_lanes(count),
+                         _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+  }
+  static int element(const std::byte* row, std::int64_t i) {
+    return load_unaligned<std::int8_t>(row, static_cast<std::size_t>(i));
+  }
+};
+
+// Products in int8, sensitive ones in bf16.
+struct Int8Products : TileProducts {
+  using Int8 = Int8Tiles;
 };
 
 // By tiles where a head fills them, which is a matter of the model, never of the batch.
@@ -373,8 +440,22 @@ inline const Backend& backend() {
   return bf16;
 }
 
+// The table for products in int8, sensitive ones in bf16.
+inline const Backend& int8_backend() {
+  static const Backend int8 = [] {
+    Backend table = avx512::pairs::Ops<Int8Products>::table("amx int8, bf16", Isa::amx, DType::i8);
+    table.attention = attention;
+    return table;
+  }();
+  return int8;
+}
+
 }  // namespace terse::amx
 
 TERSE_TARGET_END
+
+#if !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 #endif

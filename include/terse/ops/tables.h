@@ -26,6 +26,7 @@ inline const Backend& find_table(std::optional<Isa> isa, std::optional<DType> dt
   const Isa wanted = isa ? require_isa(*isa) : fast ? best_isa() : Isa::reference;
 #if defined(__x86_64__)
   if (wanted == Isa::amx && compute == DType::bf16) return amx::backend();
+  if (wanted == Isa::amx && compute == DType::i8) return amx::int8_backend();
   if (wanted >= Isa::avx512) return avx512::backend(compute);
   if (wanted == Isa::avx2) return avx2::backend(compute);
 #endif

@@ -100,7 +100,7 @@ TEST_CASE("a packed model gives the bits of its folder: reference models") {
   if (!shared) return;
   for (const auto& entry : std::filesystem::directory_iterator(*shared / "models")) {
     if (!entry.is_directory()) continue;
-    for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16}) {
+    for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16, terse::DType::i8}) {
       check_same_bits(entry.path(), dtype);
     }
   }
@@ -122,7 +122,7 @@ TEST_CASE("a packed model gives the bits of its folder: made-up models") {
     options.seed = 7;
     options.dtype = stored;
     terse::write_synthetic_model(model, config.dump(), options);
-    for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16}) {
+    for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16, terse::DType::i8}) {
       check_same_bits(model, dtype);
     }
   }
@@ -365,17 +365,19 @@ TEST_CASE("unpacking panels gives the weights they were made of") {
                                                                                            bias);
             parts.push_back({weight->view(), bias->view(), owner});
           }
-          const terse::Tensor panels = terse::detail::panels_of({"", kind, dtype, parts, {}}, 1);
+          const terse::Tensor panels =
+              terse::detail::panels_of({"", kind, dtype, parts, {}}, 1).panels;
           const terse::PanelWeight weight(kind, parts, terse::dtype_size(dtype));
           terse::TensorView bias{
               weight.bias(), terse::DType::f32, {weight.panels() * terse::kPanelColumns}};
-          const auto unpacked = terse::unpack_linear({kind,
-                                                      dtype,
-                                                      width,
-                                                      std::vector<std::int64_t>(count, rows),
-                                                      panels.view(),
-                                                      bias,
-                                                      {}});
+          terse::PackedLinear packed;
+          packed.kind = kind;
+          packed.dtype = dtype;
+          packed.in_features = width;
+          packed.rows.assign(count, rows);
+          packed.panels = panels.view();
+          packed.bias = bias;
+          const auto unpacked = terse::unpack_linear(packed);
           REQUIRE(unpacked.size() == count);
           for (std::size_t part = 0; part < count; ++part) {
             std::vector<float> expected(static_cast<std::size_t>(rows * width));
@@ -433,13 +435,14 @@ TEST_CASE("layers past the last exit stay untouched") {
   const auto reranker = terse::Reranker::load(path);
   if (!touched_bytes(path)) return;  // a file system that is read, not mapped
   const std::uint64_t size = std::filesystem::file_size(path);
+  const std::vector<terse::Pair> one = {pairs().front()};
   terse::ScoreOptions options;
   options.cutoff_layers = {2};
-  reranker.score(pairs(), options);
+  reranker.score(one, options);
   const std::uint64_t shallow = *touched_bytes(path);
   CHECK(shallow < size / 4);  // 2 of 20 layers, and an embedding of a thirtieth of them
   options.cutoff_layers = {20};
-  reranker.score(pairs(), options);
+  reranker.score(one, options);
   CHECK(*touched_bytes(path) > size / 4 * 3);
 }
 

@@ -159,27 +159,54 @@ inline void pack_tokenizer(const ModelFolder& folder, Packer& packer) {
   packer.keep(folder.tokenizer);
 }
 
-// The panels of a linear layer.
-inline Tensor panels_of(const LoadedLinear& linear, int threads) {
+// The values by column of a linear layer's panels, f32 or i32.
+template <class T>
+Tensor by_column(const PanelWeight& weight, const T* values, DType dtype) {
+  Tensor tensor(dtype, {weight.panels() * kPanelColumns});
+  std::memcpy(tensor.data<T>(), values, static_cast<std::size_t>(tensor.view().size_bytes()));
+  return tensor;
+}
+
+// A linear layer as it is written: panels, and of int8 the scales and sums of columns.
+struct FilledPanels {
+  Tensor panels;
+  Tensor scales;
+  Tensor sums;
+};
+inline FilledPanels panels_of(const LoadedLinear& linear, int threads) {
   const PanelWeight weight(linear.kind, linear.parts, dtype_size(linear.dtype));
   parallel_for(threads, weight.panels(),
                [&](std::int64_t panel) { fill_panel(weight, panel, linear.dtype); });
-  Tensor panels(linear.dtype, weight.shape(linear.dtype));
-  std::memcpy(panels.data<std::byte>(), weight.panel(0),
-              static_cast<std::size_t>(panels.view().size_bytes()));
-  return panels;
+  FilledPanels filled{Tensor(linear.dtype, weight.shape(linear.dtype)), {}, {}};
+  std::memcpy(filled.panels.data<std::byte>(), weight.panel(0),
+              static_cast<std::size_t>(filled.panels.view().size_bytes()));
+  if (linear.dtype == DType::i8) {
+    filled.scales = by_column(weight, weight.scales(), DType::f32);
+    filled.sums = by_column(weight, weight.sums(), DType::i32);
+  }
+  return filled;
 }
 
 inline void pack_linear(const LoadedLinear& linear, int threads, Packer& packer) {
   const PanelWeight shape(linear.kind, linear.parts, dtype_size(linear.dtype));
+  const Shape columns = {shape.panels() * kPanelColumns};
+  // Filled when the panels are written, taken by what is written after them.
+  const auto filled = std::make_shared<FilledPanels>();
   packer.add(linear.module + ".panels", {nullptr, linear.dtype, shape.shape(linear.dtype)},
-             [linear, threads] { return panels_of(linear, threads); });
-  const bool has_bias = linear.parts[0].bias.data != nullptr;
-  if (!has_bias) return;
-  Tensor bias(DType::f32, {shape.panels() * kPanelColumns});
-  std::memcpy(bias.data<float>(), shape.bias(), static_cast<std::size_t>(bias.view().size_bytes()));
-  packer.add(linear.module + ".panel_bias", bias.view());
-  packer.keep(std::make_shared<Tensor>(std::move(bias)));
+             [linear, threads, filled] {
+               *filled = panels_of(linear, threads);
+               return std::move(filled->panels);
+             });
+  if (linear.dtype == DType::i8) {
+    packer.add(linear.module + ".panel_scales", {nullptr, DType::f32, columns},
+               [filled] { return std::move(filled->scales); });
+    packer.add(linear.module + ".panel_sums", {nullptr, DType::i32, columns},
+               [filled] { return std::move(filled->sums); });
+  }
+  if (linear.parts[0].bias.data == nullptr) return;
+  const auto bias = std::make_shared<Tensor>(by_column(shape, shape.bias(), DType::f32));
+  packer.add(linear.module + ".panel_bias", bias->view());
+  packer.keep(bias);
 }
 
 }  // namespace detail

@@ -29,7 +29,7 @@ class LazyLayers {
   LazyLayers(std::int64_t count, const Loader& loader, const Weights& scope, Load load, bool lazy)
       : loader_(loader), scope_(scope), load_(std::move(load)) {
     for (std::int64_t index = 0; index < count; ++index) {
-      load_(loader.checking(), layer_scope(index));
+      load_layer(loader.checking(), index, count);
       slots_.push_back(std::make_unique<Slot>());
     }
     for (std::int64_t index = 0; !lazy && index < count; ++index) (*this)[index];
@@ -39,7 +39,7 @@ class LazyLayers {
 
   const Layer& operator[](std::int64_t index) const {
     Slot& slot = *slots_[static_cast<std::size_t>(index)];
-    std::call_once(slot.once, [&] { slot.layer = load(index); });
+    std::call_once(slot.once, [&] { slot.layer = load_layer(loader_, index, size()); });
     return slot.layer;
   }
 
@@ -49,9 +49,8 @@ class LazyLayers {
     Layer layer;
   };
 
-  Layer load(std::int64_t index) const {
-    Loader loader = loader_;
-    loader.layer_dtype = layer_dtype(*loader.backend, index, size());
+  Layer load_layer(Loader loader, std::int64_t index, std::int64_t count) const {
+    loader.layer_dtype = layer_dtype(*loader.backend, index, count);
     return load_(loader, layer_scope(index));
   }
 

@@ -77,8 +77,8 @@ struct Loader {
 
   const Backend* backend;
   std::shared_ptr<const WeightAdapter> adapter;
-  DType layer_dtype;  // in which the layer that is loaded multiplies
   std::shared_ptr<std::vector<LoadedLinear>> loaded;  // told of each linear layer that is prepared
+  DType layer_dtype;                                  // of the layer that is loaded
   bool prepare = true;
 };
 
@@ -89,17 +89,26 @@ struct LinearModule {
   std::int64_t in_features = 0;
 };
 
-// The same from a packed file: <first module>.panels and, with a bias, .panel_bias. Throws Error
-// missing_tensor, shape_mismatch, dtype.
+// The same from a packed file: <first module>.panels, with a bias .panel_bias, and of int8
+// .panel_scales and .panel_sums. Throws Error missing_tensor, shape_mismatch, dtype, limit.
 inline Linear load_packed_linear(const Loader& loader, LinearKind kind,
                                  std::span<const LinearModule> modules, Bias bias, DType dtype) {
   const Weights& scope = modules[0].scope;
-  PackedLinear packed{kind, dtype, modules[0].in_features, {}, {}, {}, scope.checkpoint()};
+  PackedLinear packed;
+  packed.kind = kind;
+  packed.dtype = dtype;
+  packed.in_features = modules[0].in_features;
+  packed.owner = scope.checkpoint();
   for (const LinearModule& module : modules) packed.rows.push_back(module.out_features);
   const PanelColumns columns(kind, packed.rows);
   packed.panels = scope.get("panels", panel_shape(columns, packed.in_features, dtype), dtype);
-  if (bias == Bias::required) {
-    packed.bias = scope.get("panel_bias", {columns.panels() * kPanelColumns}, DType::f32);
+  const Shape by_column = {columns.panels() * kPanelColumns};
+  if (bias == Bias::required) packed.bias = scope.get("panel_bias", by_column, DType::f32);
+  if (dtype == DType::i8) {
+    packed.scales = scope.get("panel_scales", by_column, DType::f32);
+    packed.sums = scope.get("panel_sums", by_column, DType::i32);
+    check(packed.in_features <= reference::kInt8MostWidth, ErrorClass::limit, "int8 products of ",
+          packed.in_features, " elements, at most ", reference::kInt8MostWidth);
   }
   if (!loader.prepare) return {kind, dtype, packed.in_features, columns.out_features(), nullptr};
   const Backend& backend = *loader.backend;

@@ -70,7 +70,10 @@ struct PackedLinear {
   std::int64_t in_features = 0;
   std::vector<std::int64_t> rows;  // out_features of each part
   TensorView panels;               // panel_shape()
-  TensorView bias;                 // (panels * 16) f32 in the order of panels, or data == nullptr
+  // (panels * 16) in the order of panels, or data == nullptr:
+  TensorView bias;    // f32
+  TensorView scales;  // of int8: f32
+  TensorView sums;    // of int8: i32, of each column's elements
   Handle owner;
 };
 

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
@@ -50,16 +51,6 @@ constexpr std::int64_t words_of(std::int64_t elements, std::size_t element_bytes
 // that a dozen rows read side by side never fall into one set of the cache.
 constexpr std::int64_t operand_stride(std::int64_t width, std::size_t element_bytes) {
   return (ceil_div(words_of(width, element_bytes), 16) | 1) * 16;
-}
-
-// An int8 operand row: elements (of the type that the table multiplies: s8, s8 + 128 as u8, or s8
-// widened to s16), zeros up to the end of the cache line, one f32: the row's scale.
-constexpr std::int64_t scale_word(std::int64_t width, std::size_t element_bytes) {
-  return round_up(words_of(width, element_bytes), 16);
-}
-// Words from one row to the next: an odd number of cache lines, as above.
-constexpr std::int64_t quantized_stride(std::int64_t width, std::size_t element_bytes) {
-  return ((scale_word(width, element_bytes) / 16 + 1) | 1) * 16;
 }
 
 // Which row of which part each column of a weight's panels is: all parts one after another; of a
@@ -104,12 +95,24 @@ class PanelColumns {
   std::int64_t panels_ = 0;
 };
 
-// All panels of a weight as one tensor: (panels, K, 16) f32, (panels, ceil(K / 2), 16, 2) bf16.
+// All panels of a weight as one tensor: (panels, K, 16) f32, (panels, ceil(K / 2), 16, 2) bf16,
+// (panels, ceil(K / 4), 16, 4) i8.
 inline Shape panel_shape(const PanelColumns& columns, std::int64_t width, DType dtype) {
   if (dtype == DType::f32) return {columns.panels(), width, kPanelColumns};
-  check(dtype == DType::bf16, ErrorClass::unsupported, "panels of type ", dtype_name(dtype),
-        ", expected f32 or bf16");
-  return {columns.panels(), ceil_div(width, 2), kPanelColumns, 2};
+  check(dtype == DType::bf16 || dtype == DType::i8, ErrorClass::unsupported, "panels of type ",
+        dtype_name(dtype), ", expected f32, bf16 or i8");
+  const std::int64_t in_word = dtype == DType::bf16 ? 2 : 4;
+  return {columns.panels(), ceil_div(width, in_word), kPanelColumns, in_word};
+}
+
+// An int8 operand row: elements (of the type that the table multiplies: s8, s8 + 128 as u8, or s8
+// widened to s16), zeros up to the end of the cache line, one f32: the row's scale.
+constexpr std::int64_t scale_word(std::int64_t width, std::size_t element_bytes) {
+  return round_up(words_of(width, element_bytes), 16);
+}
+// Words from one row to the next: an odd number of cache lines, as above.
+constexpr std::int64_t quantized_stride(std::int64_t width, std::size_t element_bytes) {
+  return ((scale_word(width, element_bytes) / 16 + 1) | 1) * 16;
 }
 
 // A weight as panels. It starts as views of the checkpoint; the workers that first need it convert
@@ -135,8 +138,10 @@ class PanelWeight {
     check(width_ <= reference::kInt8MostWidth, ErrorClass::limit, "int8 products of ", width_,
           " elements, at most ", reference::kInt8MostWidth);
     const auto slots = static_cast<std::size_t>(panels() * kPanelColumns);
-    scales_ = AlignedBuffer(slots * sizeof(float));
-    sums_ = AlignedBuffer(slots * sizeof(std::int32_t));
+    scale_buffer_ = AlignedBuffer(slots * sizeof(float));
+    sum_buffer_ = AlignedBuffer(slots * sizeof(std::int32_t));
+    scales_ = scale_buffer_.as<float>();
+    sums_ = sum_buffer_.as<std::int32_t>();
   }
 
   // Panels of a packed file, of panel_shape() and at a multiple of 64 bytes.
@@ -148,6 +153,8 @@ class PanelWeight {
         owner_(packed.owner),
         panels_(static_cast<const Word*>(packed.panels.data)),
         bias_values_(static_cast<const float*>(packed.bias.data)),
+        scales_(static_cast<const float*>(packed.scales.data)),
+        sums_(static_cast<const std::int32_t*>(packed.sums.data)),
         converted_(columns_.panels()) {
     if (bias_values_ == nullptr) fill_bias();
   }
@@ -167,10 +174,12 @@ class PanelWeight {
   // One f32 per column, in panel order; zeros where a part has no bias.
   const float* bias() const { return bias_values_; }
   // Of int8 panels, one per column, in panel order: the scale of the column, and the sum of its
-  // elements, which a product with unsigned operands takes off 128 times. Filled by prepare()'s
-  // convert, valid after it.
-  float* scales() const { return scales_.as<float>(); }
-  std::int32_t* sums() const { return sums_.as<std::int32_t>(); }
+  // elements, which a product with unsigned operands takes off 128 times. Valid after prepare().
+  const float* scales() const { return scales_; }
+  const std::int32_t* sums() const { return sums_; }
+  // The same to be filled, for prepare()'s convert.
+  float* scale_storage() const { return scale_buffer_.as<float>(); }
+  std::int32_t* sum_storage() const { return sum_buffer_.as<std::int32_t>(); }
 
   // Row `lane` of a panel: the part of the checkpoint it lies in and the row there; part nullptr
   // past the last column.
@@ -235,10 +244,12 @@ class PanelWeight {
   Handle owner_;  // of panels and bias that lie in a packed file
   AlignedBuffer words_;
   AlignedBuffer bias_;
-  AlignedBuffer scales_;
-  AlignedBuffer sums_;
+  AlignedBuffer scale_buffer_;
+  AlignedBuffer sum_buffer_;
   const Word* panels_ = nullptr;
   const float* bias_values_ = nullptr;
+  const float* scales_ = nullptr;
+  const std::int32_t* sums_ = nullptr;
   mutable std::atomic<std::int64_t> next_{0};
   mutable std::atomic<std::int64_t> converted_{0};
 };
@@ -249,36 +260,50 @@ inline void fill_panel(const PanelWeight& weight, std::int64_t panel, DType dtyp
   Word* to = weight.panel_storage(panel);
   std::fill_n(to, weight.panel_words(), Word{0});
   std::vector<float> values(static_cast<std::size_t>(weight.width()));
+  std::vector<std::int8_t> quantized(dtype == DType::i8 ? values.size() : 0);
   for (std::int64_t lane = 0; lane < kPanelColumns; ++lane) {
     const auto [part, row] = weight.row(panel, lane);
-    if (part == nullptr) continue;
-    const TensorView& view = part->weight;
-    const std::size_t row_bytes = values.size() * dtype_size(view.dtype);
-    convert_to(values.data(),
-               static_cast<const std::byte*>(view.data) + static_cast<std::size_t>(row) * row_bytes,
-               view.dtype, values.size());
+    std::fill(values.begin(), values.end(), 0.0f);
+    if (part != nullptr) {
+      const TensorView& view = part->weight;
+      const std::size_t offset =
+          static_cast<std::size_t>(row) * values.size() * dtype_size(view.dtype);
+      convert_to(values.data(), static_cast<const std::byte*>(view.data) + offset, view.dtype,
+                 values.size());
+    }
+    if (dtype == DType::i8) {
+      const std::int64_t column = panel * kPanelColumns + lane;
+      weight.scale_storage()[column] =
+          reference::quantize(values.data(), weight.width(), quantized.data());
+      weight.sum_storage()[column] = std::accumulate(quantized.begin(), quantized.end(), 0);
+    }
     for (std::int64_t k = 0; k < weight.width(); ++k) {
-      const float value = values[static_cast<std::size_t>(k)];
+      const auto element = static_cast<std::size_t>(k);
       if (dtype == DType::f32) {
-        to[k * kPanelColumns + lane] = std::bit_cast<Word>(value);
+        to[k * kPanelColumns + lane] = std::bit_cast<Word>(values[element]);
+      } else if (dtype == DType::bf16) {
+        to[k / 2 * kPanelColumns + lane] |= Word{to_bf16(values[element]).bits} << (k % 2 * 16);
       } else {
-        to[k / 2 * kPanelColumns + lane] |= Word{to_bf16(value).bits} << (k % 2 * 16);
+        const auto byte = static_cast<std::uint8_t>(quantized[element]);
+        to[k / 4 * kPanelColumns + lane] |= Word{byte} << (k % 4 * 8);
       }
     }
   }
 }
 
-// The parts that a packed linear was made of, row-major, in its panels' type.
+// The parts that a packed linear was made of, row-major, in its panels' type; of int8 panels in
+// f32, scale times element.
 inline std::vector<LinearPart> unpack_linear(const PackedLinear& packed) {
   const PanelColumns columns(packed.kind, packed.rows);
   const std::int64_t width = packed.in_features;
   const std::size_t element_bytes = dtype_size(packed.panels.dtype);
   const std::int64_t per_word = static_cast<std::int64_t>(sizeof(Word) / element_bytes);
   const std::int64_t panel_elements = ceil_div(width, per_word) * per_word * kPanelColumns;
+  const bool int8 = packed.panels.dtype == DType::i8;
   std::vector<Tensor> weights;
   std::vector<Tensor> biases;
   for (const std::int64_t rows : packed.rows) {
-    weights.emplace_back(packed.panels.dtype, Shape{rows, width});
+    weights.emplace_back(int8 ? DType::f32 : packed.panels.dtype, Shape{rows, width});
     biases.emplace_back(DType::f32, Shape{rows});
   }
   for (std::int64_t column = 0; column < columns.panels() * kPanelColumns; ++column) {
@@ -288,10 +313,17 @@ inline std::vector<LinearPart> unpack_linear(const PackedLinear& packed) {
     const auto* from =
         static_cast<const std::byte*>(packed.panels.data) +
         static_cast<std::size_t>(column / kPanelColumns * panel_elements) * element_bytes;
-    std::byte* to = weights[static_cast<std::size_t>(part)].data<std::byte>() +
-                    static_cast<std::size_t>(row * width) * element_bytes;
+    const Tensor& weight = weights[static_cast<std::size_t>(part)];
+    std::byte* to =
+        weight.data<std::byte>() + static_cast<std::size_t>(row * width) * element_bytes;
     for (std::int64_t k = 0; k < width; ++k) {
       const std::int64_t at = (k / per_word * kPanelColumns + lane) * per_word + k % per_word;
+      if (int8) {
+        const float scale = static_cast<const float*>(packed.scales.data)[column];
+        weight.data<float>()[row * width + k] =
+            scale * static_cast<float>(reinterpret_cast<const std::int8_t*>(from)[at]);
+        continue;
+      }
       std::memcpy(to + static_cast<std::size_t>(k) * element_bytes,
                   from + static_cast<std::size_t>(at) * element_bytes, element_bytes);
     }

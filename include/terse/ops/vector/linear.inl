@@ -56,7 +56,7 @@ inline void convert_int8_panel(const PanelWeight& weight, std::int64_t panel) {
         most = larger_magnitude(most, rows[i].load_at(k, count));
       });
       const Int8Scale by(highest(most));
-      weight.scales()[column + i] = by.scale;
+      weight.scale_storage()[column + i] = by.scale;
       inverses[i] = by.inverse;
     }
     const Vector inverse = load(inverses);
@@ -78,7 +78,7 @@ inline void convert_int8_panel(const PanelWeight& weight, std::int64_t panel) {
     for (int i = 0; i < kLanes; ++i) {
       // Of a column that is not finite the sum is one of nothing, like its elements.
       const bool finite = std::isfinite(weight.scales()[column + i]);
-      weight.sums()[column + i] = finite ? static_cast<std::int32_t>(exact[i]) : 0;
+      weight.sum_storage()[column + i] = finite ? static_cast<std::int32_t>(exact[i]) : 0;
     }
   }
 }

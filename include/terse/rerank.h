@@ -19,6 +19,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "terse/cascade.h"
@@ -109,17 +110,21 @@ class Reranker {
   // cancelled, memory, device.
   std::vector<ScoreResult> score_each(std::span<const Pair> pairs, const ScoreOptions& options = {},
                                       const CallOptions& call = {}) const {
-    const auto begin = std::chrono::steady_clock::now();
+    auto begin = std::chrono::steady_clock::now();
     Call work(pairs, options);
-    tokenize(work);
-    assemble(work);
-    count_tokens(call, work.schedule, begin);
-    const auto groups =
-        plan_groups(work.schedule, group_budget(batch_tokens_, work.schedule, threads_));
-    run_groups(groups, threads_, *contexts_, call, work.rows.size(),
-               [&](Context& context, std::span<const std::size_t> group) {
-                 forward(context, work, group);
-               });
+    const std::vector<std::size_t> ends = slice_ends(work);
+    std::size_t first = 0;
+    if (!ends.empty()) tokenize(work, 0, work.end_side(ends.front()));
+    for (std::size_t slice = 0; slice < ends.size(); ++slice) {
+      const std::size_t first_row = work.rows.size();
+      assemble(work, first, ends[slice]);
+      count_tokens(call, std::span<const ScheduledRow>(work.schedule).subspan(first_row), begin);
+      const std::size_t tokenized = work.end_side(ends[slice]);
+      const std::size_t next = slice + 1 < ends.size() ? work.end_side(ends[slice + 1]) : tokenized;
+      run_slice(work, call, tokenized, next);
+      first = ends[slice];
+      begin = std::chrono::steady_clock::now();
+    }
     for (std::size_t pair = 0; pair < pairs.size(); ++pair) finish(work, pair);
     return std::move(work.results);
   }
@@ -148,8 +153,8 @@ class Reranker {
     std::vector<Pair> pairs;
     for (const std::string& document : documents) pairs.push_back({std::string(query), document});
     Call work(pairs, shared);
-    tokenize(work);
-    assemble(work);
+    tokenize(work, 0, work.sides.size());
+    assemble(work, 0, pairs.size());
     for (const ScoreResult& result : work.results) {
       if (result.error) throw *result.error;
     }
@@ -183,8 +188,8 @@ class Reranker {
   std::vector<TraceTensor> trace(const Pair& pair, const ScoreOptions& options = {},
                                  std::vector<std::string>* warnings = nullptr) const {
     Call work({&pair, 1}, options);
-    tokenize(work);
-    assemble(work);
+    tokenize(work, 0, work.sides.size());
+    assemble(work, 0, 1);
     if (work.results[0].error) throw *work.results[0].error;
     check(work.rows.size() == 1, ErrorClass::limit, "a trace is of one row, the pair became ",
           work.rows.size());
@@ -229,6 +234,9 @@ class Reranker {
       }
     }
 
+    // Sides before this one are all that the pairs before end_pair need.
+    std::size_t end_side(std::size_t end_pair) const { return passage_of[end_pair - 1] + 1; }
+
     std::span<const Pair> pairs;
     std::vector<const ScoreOptions*> options;  // (pairs)
     std::vector<ScoreResult> results;          // (pairs)
@@ -239,6 +247,8 @@ class Reranker {
     std::vector<std::size_t> first_row;   // (pairs), into rows
     std::vector<Row> rows;
     std::vector<ScheduledRow> schedule;  // (rows)
+    std::size_t assembled_pairs = 0;
+    std::size_t sliced_rows = 0;  // of the slices before
   };
 
   // Documents whose passes are paused and resumed together.
@@ -259,21 +269,73 @@ class Reranker {
     if (batch_tokens_ == 0) batch_tokens_ = folder.backend->group_tokens;
   }
 
-  void tokenize(Call& work) const {
-    parallel_for(threads_, static_cast<std::int64_t>(work.sides.size()), [&](std::int64_t i) {
-      Side& side = work.sides[static_cast<std::size_t>(i)];
-      try {
-        side.ids = side.is_query ? model_->tokenize_query(side.text, *side.options)
-                                 : model_->tokenize_passage(side.text, *side.options);
-      } catch (const Error& error) {
-        side.error = error;
-      }
+  // Pairs before each end are computed together. On a device a call is cut into slices, so that the
+  // texts of one are tokenized while another is computed; the CPU's cores are busy anyway.
+  std::vector<std::size_t> slice_ends(const Call& work) const {
+    constexpr std::size_t kBytesPerToken = 3;  // about, of English in the vocabularies here
+    constexpr std::size_t kGroupsPerLane = 4;
+    const auto lanes = static_cast<std::size_t>(contexts_->backend().lanes);
+    const std::size_t most =
+        kBytesPerToken * kGroupsPerLane * lanes * static_cast<std::size_t>(batch_tokens_);
+    std::vector<std::size_t> ends;
+    std::size_t bytes = 0;
+    for (std::size_t pair = 0; pair + 1 < work.pairs.size() && lanes > 0; ++pair) {
+      bytes += work.pairs[pair].query.size() + work.pairs[pair].passage.size();
+      if (bytes < most) continue;
+      ends.push_back(pair + 1);
+      bytes = 0;
+    }
+    if (!work.pairs.empty()) ends.push_back(work.pairs.size());
+    return ends;
+  }
+
+  void tokenize_side(Side& side) const {
+    try {
+      side.ids = side.is_query ? model_->tokenize_query(side.text, *side.options)
+                               : model_->tokenize_passage(side.text, *side.options);
+    } catch (const Error& error) {
+      side.error = error;
+    }
+  }
+
+  void tokenize(Call& work, std::size_t begin, std::size_t end) const {
+    parallel_for(threads_, static_cast<std::int64_t>(end - begin), [&](std::int64_t i) {
+      tokenize_side(work.sides[begin + static_cast<std::size_t>(i)]);
     });
   }
 
-  // Rows of every pair, or its error.
-  void assemble(Call& work) const {
-    for (std::size_t pair = 0; pair < work.pairs.size(); ++pair) {
+  // Computes the rows assembled since the last slice, and meanwhile tokenizes sides [tokenized,
+  // next).
+  void run_slice(Call& work, const CallOptions& call, std::size_t tokenized,
+                 std::size_t next) const {
+    const std::size_t first = std::exchange(work.sliced_rows, work.rows.size());
+    const auto schedule = std::span<const ScheduledRow>(work.schedule).subspan(first);
+    auto groups = plan_groups(schedule, group_budget(batch_tokens_, schedule, threads_));
+    for (std::vector<std::size_t>& group : groups) {
+      for (std::size_t& row : group) row += first;
+    }
+    CallOptions counted = {{}, call.cancel, call.counters};
+    if (call.progress) {
+      counted.progress = [&](std::size_t done, std::size_t all) {
+        call.progress(first + done, all);
+      };
+    }
+    const AsideWork aside{static_cast<std::int64_t>(next - tokenized), [&](std::int64_t i) {
+                            tokenize_side(work.sides[tokenized + static_cast<std::size_t>(i)]);
+                          }};
+    const std::size_t left = work.pairs.size() - work.assembled_pairs;
+    run_groups(
+        groups, threads_, *contexts_, counted, work.rows.size() + left,
+        [&](Context& context, std::span<const std::size_t> group) {
+          forward(context, work, group);
+        },
+        aside);
+  }
+
+  // Rows of pairs [begin, end), or their errors.
+  void assemble(Call& work, std::size_t begin, std::size_t end) const {
+    work.assembled_pairs = end;
+    for (std::size_t pair = begin; pair < end; ++pair) {
       const Side& query = work.sides[work.query_of[pair]];
       const Side& passage = work.sides[work.passage_of[pair]];
       ScoreResult& result = work.results[pair];

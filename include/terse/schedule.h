@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -161,11 +162,19 @@ inline void count_tokens(const CallOptions& call, std::span<const ScheduledRow> 
   call.counters->tokenize_seconds += seconds_since(begin);
 }
 
-// Calls forward(context, rows of a group) for every group, on a device in its lanes. Exceptions of
-// forward end the call and are rethrown; so does the caller's cancel, with Error(cancelled).
+// Other work for the host's cores while a device computes, index by index.
+struct AsideWork {
+  std::int64_t count = 0;
+  std::function<void(std::int64_t)> run = {};  // must not throw
+};
+
+// Calls forward(context, rows of a group) for every group, on a device in its lanes and with other
+// work beside them. Exceptions of forward end the call and are rethrown; so does the caller's
+// cancel, with Error(cancelled).
 template <class Forward>
 void run_groups(const std::vector<std::vector<std::size_t>>& groups, int threads, ContextPool& pool,
-                const CallOptions& call, std::size_t num_rows, Forward&& forward) {
+                const CallOptions& call, std::size_t num_rows, Forward&& forward,
+                const AsideWork& aside = {}) {
   const auto begin = std::chrono::steady_clock::now();
   std::atomic<std::size_t> done{0};
   std::atomic<std::uint64_t> computed{0};
@@ -183,13 +192,27 @@ void run_groups(const std::vector<std::vector<std::size_t>>& groups, int threads
     if (callers_thread && call.progress) call.progress(done, num_rows);
   };
   const int lanes = pool.backend().lanes;
-  if (lanes == 0 && groups.size() < static_cast<std::size_t>(threads)) {
+  const auto count = static_cast<std::int64_t>(groups.size());
+  if (lanes > 0) {
+    std::atomic<std::int64_t> next_group{0}, next_aside{0};
+    const int workers = lanes + (aside.count > 0 ? threads : 0);
+    parallel_for(workers, workers, [&](std::int64_t worker) {
+      for (std::int64_t group; worker < lanes && (group = next_group++) < count;) {
+        try {
+          run(static_cast<std::size_t>(group), 1, static_cast<int>(worker), worker == 0);
+        } catch (...) {
+          next_group = count;  // the call has failed: no other lane starts a group
+          throw;
+        }
+      }
+      for (std::int64_t index; (index = next_aside++) < aside.count;) aside.run(index);
+    });
+  } else if (count < threads) {
     for (std::size_t group = 0; group < groups.size(); ++group) run(group, threads, 0, true);
   } else {
-    parallel_dynamic(lanes > 0 ? lanes : threads, static_cast<std::int64_t>(groups.size()),
-                     [&](std::int64_t group, int worker) {
-                       run(static_cast<std::size_t>(group), 1, lanes > 0 ? worker : 0, worker == 0);
-                     });
+    parallel_dynamic(threads, count, [&](std::int64_t group, int worker) {
+      run(static_cast<std::size_t>(group), 1, 0, worker == 0);
+    });
   }
   check(!cancelled, ErrorClass::cancelled, "the caller asked to stop");
   if (call.counters == nullptr) return;

@@ -7,6 +7,7 @@
 #include "../support.h"
 #include "../tiny_decoder.h"
 #include "emu.h"
+#include "terse/ops/cuda_backend.h"
 #include "terse/rerank.h"
 
 namespace {
@@ -37,7 +38,7 @@ std::vector<terse::Pair> make_pairs() {
 // First in the program: what is found once is kept.
 TEST_CASE("without a driver or a device there is an Error, and automatic is the CPU") {
   const TemporaryFolder temporary;
-  TinyDecoder("mistral").write(temporary.path());
+  TinyDecoder("gemma").write(temporary.path());
   for (const bool driver : {false, true}) {
     CAPTURE(driver);
     emu::Options options = emu::options();
@@ -66,20 +67,15 @@ TEST_CASE("pairs are spread over two devices and come back in order") {
   const emu::ScopedOptions scoped(options);
   const TemporaryFolder temporary;
   TinyDecoder("minicpm").write(temporary.path());
-  const auto reranker = terse::Reranker::load(temporary.path(), on(Device::automatic));
+  terse::LoadOptions load = on(Device::automatic);
+  load.batch_tokens = 8;  // so few that texts are tokenized beside the passes too
+  const auto reranker = terse::Reranker::load(temporary.path(), load);
   CHECK(reranker.info().device == Device::cuda);
   CHECK(terse::cuda::devices().size() == 2);
   const auto pairs = make_pairs();
   const auto scores = reranker.score(pairs);
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     CHECK(reranker.score({&pairs[i], 1})[0] == scores[i]);
-  }
-  // A pass that is paused on one device may go on on the other.
-  std::vector<std::string> documents;
-  for (const terse::Pair& pair : pairs) documents.push_back(pair.passage);
-  const auto result = reranker.cascade(pairs[0].query, documents, {3, {2, 5}, {{-1, 1}}});
-  for (const terse::Ranked& ranked : result.ranking) {
-    CHECK(ranked.score == scores[ranked.index]);
   }
 }
 
@@ -88,11 +84,11 @@ TEST_CASE("a device without memory gives an Error and can be used again") {
   options.device_count = 2;
   const emu::ScopedOptions scoped(options);
   const TemporaryFolder temporary;
-  TinyDecoder("mistral").write(temporary.path());
+  TinyDecoder("gemma").write(temporary.path());
   const auto reranker = terse::Reranker::load(temporary.path(), on(Device::cuda));
   const auto pairs = make_pairs();
   {
-    options.memory_bytes = 1 << 16;
+    options.memory_bytes = 1 << 12;
     const emu::ScopedOptions full(options);
     CHECK(error_class_of([&] { reranker.score(pairs); }) == "device");
     CHECK(error_class_of([&] { terse::Reranker::load(temporary.path(), on(Device::cuda)); }) ==

@@ -76,8 +76,9 @@ struct NamedOptions {
   Options options;
 };
 // What CI runs: in order, reverse and four seeds, with streams deferred in half of them and, in the
-// last, approximate functions perturbed; a build with TSan (which finds a race in any order) runs
-// in order and one seed. The environment variable EMU_SCHEDULE picks one by name.
+// last, approximate functions perturbed; a build with TSan, which finds a race in any order, runs
+// the second seed, where copies are under way longest. The environment variable EMU_SCHEDULE picks
+// one by name.
 std::vector<NamedOptions> schedules();
 
 // From the call after the next `after_calls` runtime calls on, each call on that device returns

@@ -29,7 +29,7 @@ std::vector<NamedOptions> schedules() {
     all.back().options.perturb_math = seed == 4;
   }
 #ifdef EMU_TSAN
-  all = {all[0], all[3]};
+  all = {all[3]};
 #endif
   if (const char* const name = std::getenv("EMU_SCHEDULE")) {
     std::erase_if(all, [name](const NamedOptions& one) { return one.name != name; });

@@ -1,4 +1,7 @@
 // The runtime's devices, errors, memory and copies, on the host.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -114,12 +117,63 @@ DeviceAccess::~DeviceAccess() {
 
 namespace {
 
-// By plain loops, as in a build with ThreadSanitizer memset takes as long as a forward pass.
-void fill_with_nan(unsigned char* memory, std::size_t bytes) {
-  auto* const words = reinterpret_cast<std::uint64_t*>(memory);
-  const std::size_t whole = bytes / sizeof(std::uint64_t);
-  for (std::size_t i = 0; i < whole; ++i) words[i] = ~std::uint64_t{0};
-  for (std::size_t i = whole * sizeof(std::uint64_t); i < bytes; ++i) memory[i] = 0xff;
+// Large allocations (a backend's arena and workspace) are pages of a file of NaN bits, each copied
+// when it is first written: filling them would take longer than the tests. Small ones come from the
+// heap, where AddressSanitizer knows the call that made them.
+constexpr std::size_t kPageBytes = 4096;
+constexpr std::size_t kLargeBytes = std::size_t{1} << 20;
+constexpr std::size_t kPatternBytes = std::size_t{4} << 20;
+
+std::size_t whole_pages(std::size_t bytes) {
+  return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+}
+
+int pattern_file() {
+  static const int file = [] {
+    const int made = memfd_create("nan", 0);
+    const std::vector<unsigned char> pattern(kPatternBytes, 0xff);
+    if (made < 0 ||
+        write(made, pattern.data(), pattern.size()) != static_cast<ssize_t>(pattern.size())) {
+      throw Fault("emulator: no file of NaN bits");
+    }
+    return made;
+  }();
+  return file;
+}
+
+// Memory filled with NaN bits, or null. After a large one's last byte comes poison, then a page
+// that nobody may touch.
+void* take_memory(std::size_t bytes) {
+  if (bytes < kLargeBytes) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, kAlignment, bytes) != 0) return nullptr;
+    std::memset(memory, 0xff, bytes);
+    return memory;
+  }
+  const std::size_t mapped = whole_pages(bytes);
+  void* const start = mmap(nullptr, mapped + kPageBytes, PROT_NONE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (start == MAP_FAILED) return nullptr;
+  auto* const memory = static_cast<unsigned char*>(start);
+  for (std::size_t offset = 0; offset < mapped; offset += kPatternBytes) {
+    if (mmap(memory + offset, std::min(kPatternBytes, mapped - offset), PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, pattern_file(), 0) == MAP_FAILED) {
+      munmap(start, mapped + kPageBytes);
+      return nullptr;
+    }
+  }
+  poison(memory + bytes, mapped - bytes);
+  return memory;
+}
+
+void give_memory(void* memory, std::size_t bytes) {
+  if (bytes < kLargeBytes) {
+    unpoison(memory, bytes);
+    std::free(memory);
+    return;
+  }
+  unpoison(memory, whole_pages(bytes));
+  munmap(memory, whole_pages(bytes) + kPageBytes);
 }
 
 cudaError_t allocate(void** pointer, std::size_t bytes) {
@@ -131,12 +185,10 @@ cudaError_t allocate(void** pointer, std::size_t bytes) {
   if (state.allocations_until_failure >= 0 && state.allocations_until_failure-- == 0) {
     return note(cudaErrorMemoryAllocation);
   }
-  if (bytes > options().memory_bytes - std::min(device.used_bytes, options().memory_bytes) ||
-      posix_memalign(pointer, kAlignment, bytes) != 0) {
-    *pointer = nullptr;
-    return note(cudaErrorMemoryAllocation);
+  if (bytes <= options().memory_bytes - std::min(device.used_bytes, options().memory_bytes)) {
+    *pointer = take_memory(bytes);
   }
-  fill_with_nan(static_cast<unsigned char*>(*pointer), bytes);
+  if (*pointer == nullptr) return note(cudaErrorMemoryAllocation);
   state.allocations[reinterpret_cast<std::uintptr_t>(*pointer)] = {bytes, chosen_device};
   device.used_bytes += bytes;
   ++state.counters.allocations;
@@ -149,10 +201,10 @@ cudaError_t release_memory(void* pointer) {
   auto& all = runtime().allocations;
   const auto found = all.find(reinterpret_cast<std::uintptr_t>(pointer));
   if (found == all.end()) return note(cudaErrorInvalidValue);
-  runtime().devices[found->second.device].used_bytes -= found->second.bytes;
-  unpoison(pointer, found->second.bytes);
+  const std::size_t bytes = found->second.bytes;
+  runtime().devices[found->second.device].used_bytes -= bytes;
   all.erase(found);
-  std::free(pointer);
+  give_memory(pointer, bytes);
   return cudaSuccess;
 }
 

@@ -145,7 +145,8 @@ void check_binary(const std::string& instruction, F expected) {
     CAPTURE(instruction);
     CAPTURE(a[i]);
     CAPTURE(b[i]);
-    CHECK(got[i] == static_cast<Out>(expected(a[i], b[i])));
+    CAPTURE(got[i]);
+    CHECK(same(got[i], static_cast<Out>(expected(a[i], b[i]))));
   }
   CHECK(!got.empty());
 }
@@ -171,7 +172,8 @@ void check_ternary(const std::string& instruction, F expected) {
     CAPTURE(a[i]);
     CAPTURE(b[i]);
     CAPTURE(c[i]);
-    CHECK(got[i] == static_cast<Out>(expected(a[i], b[i], c[i])));
+    CAPTURE(got[i]);
+    CHECK(same(got[i], static_cast<Out>(expected(a[i], b[i], c[i]))));
   }
   CHECK(got.size() == 1024);
 }

@@ -21,9 +21,14 @@ if(NOT TARGET CUDA::cublasLt OR NOT TARGET CUDA::cudart_static)
   return()
 endif()
 
-add_library(terse_cuda STATIC EXCLUDE_FROM_ALL kernels/launch.cu)
+# cuBLAS is not linked but loaded when a device is first used, see cublas_on_demand.cpp.
+add_library(terse_cuda STATIC EXCLUDE_FROM_ALL kernels/launch.cu kernels/cublas_on_demand.cpp)
 add_library(terse::cuda ALIAS terse_cuda)
-target_link_libraries(terse_cuda PUBLIC terse_library CUDA::cublasLt CUDA::cudart_static)
+target_link_libraries(terse_cuda PUBLIC terse_library CUDA::cudart_static ${CMAKE_DL_LIBS})
+set(terse_cublas_name libcublasLt.so.${CUDAToolkit_VERSION_MAJOR})
+cmake_path(REPLACE_FILENAME CUDA_cublasLt_LIBRARY ${terse_cublas_name} OUTPUT_VARIABLE terse_cublas_path)
+set_source_files_properties(kernels/cublas_on_demand.cpp PROPERTIES COMPILE_DEFINITIONS
+  "TERSE_CUBLASLT_NAME=\"${terse_cublas_name}\";TERSE_CUBLASLT_PATH=\"${terse_cublas_path}\"")
 target_compile_definitions(terse_cuda INTERFACE TERSE_WITH_CUDA)
 # The standard by its flag: CMake 3.25 does not know what newer compilers can do. A kernel that spills
 # or uses local memory is a mistake.

@@ -15,12 +15,13 @@ constexpr std::int64_t kWidths[] = {1, 7, 12, 16, 31, 48, 64, 100, 257};
 
 // call(runner) -> Values with the backend and with the judge.
 template <class Call>
-void compare(const Backend& backend, double terms, double roundings, const Call& call) {
+void compare(const Backend& backend, double terms, double roundings, const Call& call,
+             double inner_roundings = 0) {
   INFO(std::string(backend.name));
   Runner judged(judge());
   Runner runner(backend, 2);
   const Values want = call(judged);
-  check_close(backend, call(runner), want, terms, roundings);
+  check_close(backend, call(runner), want, terms, roundings, inner_roundings);
 }
 
 Batch make_batch(const std::vector<std::int32_t>& lengths) {
@@ -175,14 +176,18 @@ TEST_CASE("linear_activation at odd shapes") {
           const Stored weight(generator.weight(columns, width), {columns, width}, DType::f32, 2);
           const Stored bias(generator(columns), {columns});
           const Values x = generator(rows * width);
-          compare(*backend, static_cast<double>(width) + 4, 1, [&](Runner& runner) {
-            const Linear linear = runner.linear(
-                LinearKind::plain, {{weight.view, rows == 13 ? TensorView{} : bias.view, nullptr}});
-            const Operand out = runner.operand(rows, columns);
-            runner.context.backend->linear_activation(
-                runner.context, runner.operand(x, rows, width), linear, Activation::none, out);
-            return runner.read(out);
-          });
+          compare(
+              *backend, static_cast<double>(width) + 4, 1,
+              [&](Runner& runner) {
+                const Linear linear =
+                    runner.linear(LinearKind::plain,
+                                  {{weight.view, rows == 13 ? TensorView{} : bias.view, nullptr}});
+                const Operand out = runner.operand(rows, columns);
+                runner.context.backend->linear_activation(
+                    runner.context, runner.operand(x, rows, width), linear, Activation::none, out);
+                return runner.read(out);
+              },
+              product_roundings(*backend));
         }
       }
     }
@@ -235,16 +240,19 @@ TEST_CASE("linear_gated") {
           const Stored up(generator.weight(columns, width), {columns, width}, dtype, 3);
           const Stored bias(generator(columns), {columns});
           const Values x = generator(17 * width);
-          compare(*backend, static_cast<double>(width) + 30, 1, [&](Runner& runner) {
-            const Linear linear =
-                runner.linear(LinearKind::gated,
-                              {{gate.view, bias.view, nullptr}, {up.view, TensorView{}, nullptr}});
-            CHECK(linear.out_features == columns);
-            const Operand out = runner.operand(17, columns);
-            runner.context.backend->linear_gated(runner.context, runner.operand(x, 17, width),
-                                                 linear, Activation::gelu_tanh, out);
-            return runner.read(out);
-          });
+          compare(
+              *backend, static_cast<double>(width) + 30, 1,
+              [&](Runner& runner) {
+                const Linear linear = runner.linear(
+                    LinearKind::gated,
+                    {{gate.view, bias.view, nullptr}, {up.view, TensorView{}, nullptr}});
+                CHECK(linear.out_features == columns);
+                const Operand out = runner.operand(17, columns);
+                runner.context.backend->linear_gated(runner.context, runner.operand(x, 17, width),
+                                                     linear, Activation::gelu_tanh, out);
+                return runner.read(out);
+              },
+              2 * product_roundings(*backend));
         }
       }
     }

@@ -14,7 +14,7 @@ terse_cuda_test(test_devices KERNELS VARIANTS plain SOURCES test_devices.cpp ${t
 foreach(name IN ITEMS test_kernels test_kernels_asan test_kernels_tsan test_ops_cuda test_forward
                       test_devices)
   if(TARGET ${name})
-    target_compile_definitions(${name} PRIVATE TERSE_WITH_CUDA)
+    target_compile_definitions(${name} PRIVATE TERSE_WITH_CUDA TERSE_TEST_CUDA)
   endif()
 endforeach()
 foreach(name IN ITEMS test_forward test_devices)

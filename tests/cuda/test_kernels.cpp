@@ -18,7 +18,18 @@ using terse::cuda_test::for_each_mode;
 
 namespace {
 
-constexpr DType kTypes[] = {DType::f32, DType::bf16, DType::f16};
+// Of the variants of a case all, or the last where ThreadSanitizer looks on: a thread of the
+// emulation then costs half a millisecond, and where kernels wait for each other is the same in all
+// of them.
+template <class T>
+std::vector<T> variants(std::vector<T> all) {
+#ifdef EMU_TSAN
+  all.erase(all.begin(), all.end() - 1);
+#endif
+  return all;
+}
+
+const std::vector<DType> kTypes = variants<DType>({DType::f32, DType::f16, DType::bf16});
 
 double tolerance(DType dtype) {
   return dtype == DType::f32 ? 1e-5 : dtype == DType::bf16 ? 1e-2 : 2e-3;
@@ -71,7 +82,7 @@ Batch make_batch(const std::vector<std::int32_t>& lengths) {
 
 // Whether approximate functions are off by a random number of units: no two runs have the same
 // bits.
-bool perturbed() {
+[[maybe_unused]] bool perturbed() {
 #ifdef TERSE_CUDA_EMULATION
   return emu::options().perturb_math;
 #else
@@ -142,8 +153,9 @@ Values attend(Runner& runner, const AttentionCase& c, const RotaryTable* rotary,
 
 TEST_CASE("embed") {
   for_each_mode([] {
-    for (const std::int64_t width : {1, 7, 64, 132}) {
-      for (const DType stored : {DType::f32, DType::bf16, DType::f16, DType::f64}) {
+    for (const std::int64_t width : variants<std::int64_t>({1, 7, 64, 132})) {
+      for (const DType stored :
+           variants<DType>({DType::f32, DType::bf16, DType::f16, DType::f64})) {
         CAPTURE(width);
         Generator generator(coarse(), 1);
         const Stored word(generator(11 * width), {11, width}, stored);
@@ -178,7 +190,7 @@ TEST_CASE("embed") {
 
 TEST_CASE("norm") {
   for_each_mode([] {
-    for (const std::int64_t width : {2, 7, 64, 516}) {
+    for (const std::int64_t width : variants<std::int64_t>({2, 7, 64, 516})) {
       for (const NormKind kind : {NormKind::layer, NormKind::rms, NormKind::rms_plus_one}) {
         CAPTURE(width);
         Generator generator(coarse(), 2);
@@ -199,8 +211,8 @@ TEST_CASE("norm") {
 
 TEST_CASE("linear_add with every choice of norms") {
   for_each_mode([] {
-    for (const std::int64_t columns : {5, 64}) {
-      for (int norms = 0; norms < 8; ++norms) {
+    for (const std::int64_t columns : variants<std::int64_t>({5, 64})) {
+      for (const int norms : variants<int>({0, 1, 2, 3, 4, 5, 6, 7})) {
         CAPTURE(norms);
         constexpr std::int64_t kWidth = 24, kRows = 17;
         Generator generator(coarse(), 3);
@@ -230,10 +242,10 @@ TEST_CASE("linear_add with every choice of norms") {
 
 TEST_CASE("linear_activation and linear_gated") {
   for_each_mode([] {
-    for (const std::int64_t columns : {1, 12, 40}) {
+    for (const std::int64_t columns : variants<std::int64_t>({1, 12, 40})) {
       for (const Activation activation :
-           {Activation::none, Activation::gelu_erf, Activation::gelu_tanh, Activation::silu,
-            Activation::relu, Activation::tanh}) {
+           variants<Activation>({Activation::none, Activation::gelu_erf, Activation::gelu_tanh,
+                                 Activation::silu, Activation::relu, Activation::tanh})) {
         CAPTURE(columns);
         constexpr std::int64_t kWidth = 16, kRows = 19;
         Generator generator(coarse(), 4);
@@ -263,7 +275,7 @@ TEST_CASE("linear_activation and linear_gated") {
 }
 
 TEST_CASE("attention") {
-  const std::vector<AttentionCase> cases = {
+  std::vector<AttentionCase> cases = {
       // Head sizes, lengths of one and none, groups of 1, 2 and 8.
       {{2, 2, 16}, {}, {1}},
       {{1, 1, 32}, {}, {0, 33, 1, 0, 70}},
@@ -285,6 +297,9 @@ TEST_CASE("attention") {
       {{4, 2, 32}, {true, 20, 5}, {21, 50, 9, 1}, {-1, 0, 0, 0}, true},
       {{2, 2, 64}, {}, {70, 1, 0, 17}, {}, true},
   };
+#ifdef EMU_TSAN
+  cases = {cases[3], cases[15]};
+#endif
   for_each_mode([&] {
     for (std::size_t i = 0; i < cases.size(); ++i) {
       CAPTURE(i);
@@ -293,6 +308,7 @@ TEST_CASE("attention") {
   });
 }
 
+#ifndef EMU_TSAN  // the kernels are those of the case above
 TEST_CASE("rotary turns, and blocks of keys that end where an opening does") {
   for_each_mode([] {
     const AttentionCase shared{{4, 2, 32}, {true}, {21, 30}, {-1, 0}};
@@ -339,10 +355,11 @@ TEST_CASE("rotary turns, and blocks of keys that end where an opening does") {
     }
   });
 }
+#endif
 
 TEST_CASE("mean_rows sums in order and copies single rows") {
   for_each_mode([] {
-    for (const std::int64_t width : {3, 64}) {
+    for (const std::int64_t width : variants<std::int64_t>({3, 64})) {
       Generator generator(coarse(), 7);
       const Values x = generator(20 * width);
       const std::vector<RowSpan> spans = {{3, 4}, {0, 7}, {7, 20}};
@@ -358,7 +375,8 @@ TEST_CASE("mean_rows sums in order and copies single rows") {
 
 TEST_CASE("heads") {
   for_each_mode([] {
-    for (int options = 0; options < 16; ++options) {
+    for (const int options :
+         variants<int>({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})) {
       CAPTURE(options);
       constexpr std::int64_t kWidth = 36, kRows = 5;
       Generator generator(coarse(), 8);

@@ -345,9 +345,9 @@ class AttentionTile {
   [[maybe_unused]] Scope& scope_;
   std::int64_t head_words_;
   std::int64_t output_step_;
-  // bf16 numbers that a probability is the sum of. One rounds it to 8 bits; of the roundings between
-  // two layers it is the one that the reference does not do. Decoders, where attention is 1 to 2 %
-  // of the work, take two: on their small models this takes a quarter off the largest error.
+  // bf16 numbers that a probability is the sum of. One rounds it to 8 bits; of the roundings
+  // between two layers it is the one that the reference does not do. Decoders, where attention is 1
+  // to 2 % of the work, take two: on their small models this takes a quarter off the largest error.
   std::int64_t parts_;
   std::int64_t vectors_ = 0;
   float* queries_;

@@ -181,7 +181,7 @@ struct ActivateStep {
   std::int64_t type = 0;
 };
 
-// out T (rows, columns) = activation(gate + bias) * (up + bias), product f32 (rows, 2 columns) =
+// out T (rows, columns) = activation(gate + bias) * (up + bias), product T (rows, 2 columns) =
 // gate, up.
 struct GateStep {
   static constexpr StepKind kKind = StepKind::gate;

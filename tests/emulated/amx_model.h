@@ -88,7 +88,7 @@ class Tiles {
           const float x = half_as_float(a.word(m, k), second);
           auto& sum = sums[second];
           for (std::size_t n = 0; n < 16; ++n) {
-            sum[n] = flushed(std::fma(x, half_as_float(b.word(k, n), second), sum[n]));
+            sum[n] = flushing_multiply_add(x, half_as_float(b.word(k, n), second), sum[n]);
           }
         }
       }

@@ -269,7 +269,9 @@ inline __m512 roundscale_ps(__m512 x, int control) {
 
 // a 2^floor(b), rounded once.
 inline float scalef(float a, float b) {
-  if (std::isnan(a)) return std::isinf(b) ? (b > 0 ? b : 0.0f) : a;
+  // A quiet NaN gives way to an infinite exponent, a signalling one doesn't.
+  const bool quiet = (to_bits(a) & 0x00400000) != 0;
+  if (std::isnan(a)) return std::isinf(b) && quiet ? (b > 0 ? b : 0.0f) : a;
   if (std::isnan(b)) return b;
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   if (b == kInfinity) {
@@ -302,6 +304,15 @@ inline float flushed(float value) {
   const std::uint32_t bits = to_bits(value);
   return (bits & 0x7f800000) == 0 ? to_float(bits & 0x80000000) : value;
 }
+// x y + z of such numbers, rounded to nearest even as if there were no least exponent, then flushed:
+// what is rounded to the least normal number only for want of a smaller one is a zero.
+inline float flushing_multiply_add(float x, float y, float z) {
+  const float sum = std::fma(x, y, z);
+  constexpr float kLeast = std::numeric_limits<float>::min();
+  if (std::fabs(sum) != kLeast) return flushed(sum);
+  const double exact = std::fma(double{x}, double{y}, double{z});
+  return std::fabs(exact) < double{kLeast} * (1 - 0x1p-25) ? std::copysign(0.0f, sum) : sum;
+}
 // The lower or upper half of a word, as a float.
 inline float half_as_float(std::uint32_t word, bool upper) {
   return flushed(to_float(upper ? word & 0xffff0000 : word << 16));
@@ -329,9 +340,9 @@ inline __m512 dpbf16_ps(__m512 sums, __m512bh x, __m512bh y) {
   const auto c = lanes<float>(sums);
   const auto a = lanes<std::uint32_t>(x), b = lanes<std::uint32_t>(y);
   return ps(each<float>([&](std::size_t i) {
-    const float upper =
-        flushed(std::fma(half_as_float(a[i], true), half_as_float(b[i], true), flushed(c[i])));
-    return flushed(std::fma(half_as_float(a[i], false), half_as_float(b[i], false), upper));
+    const float upper = flushing_multiply_add(half_as_float(a[i], true), half_as_float(b[i], true),
+                                              flushed(c[i]));
+    return flushing_multiply_add(half_as_float(a[i], false), half_as_float(b[i], false), upper);
   }));
 }
 

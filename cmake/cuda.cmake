@@ -24,6 +24,7 @@ endif()
 # cuBLAS is not linked but loaded when a device is first used, see cublas_on_demand.cpp.
 add_library(terse_cuda STATIC EXCLUDE_FROM_ALL kernels/launch.cu kernels/cublas_on_demand.cpp)
 add_library(terse::cuda ALIAS terse_cuda)
+set_target_properties(terse_cuda PROPERTIES EXPORT_NAME cuda)
 target_link_libraries(terse_cuda PUBLIC terse_library CUDA::cudart_static ${CMAKE_DL_LIBS})
 set(terse_cublas_name libcublasLt.so.${CUDAToolkit_VERSION_MAJOR})
 cmake_path(REPLACE_FILENAME CUDA_cublasLt_LIBRARY ${terse_cublas_name} OUTPUT_VARIABLE terse_cublas_path)

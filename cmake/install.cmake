@@ -5,6 +5,14 @@ set(terse_package_folder ${CMAKE_INSTALL_DATADIR}/cmake/terse)
 install(TARGETS terse_library EXPORT terseTargets FILE_SET HEADERS FILE_SET fragments)
 install(EXPORT terseTargets NAMESPACE terse:: DESTINATION ${terse_package_folder})
 
+# The component cuda, for builds that have compiled it: `cmake --install . --component cuda`.
+if(TARGET terse_cuda)
+  install(TARGETS terse_cuda EXPORT terseCudaTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+          COMPONENT cuda EXCLUDE_FROM_ALL)
+  install(EXPORT terseCudaTargets NAMESPACE terse:: DESTINATION ${terse_package_folder}
+          COMPONENT cuda EXCLUDE_FROM_ALL)
+endif()
+
 # The package looks again for exactly what this build found.
 get_target_property(terse_links terse_library INTERFACE_LINK_LIBRARIES)
 set(terse_needs_openmp OFF)

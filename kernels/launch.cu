@@ -6,6 +6,7 @@
 
 #include <array>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -153,7 +154,8 @@ Memory::~Memory() {
   // Nobody can be told of a failure here; memory of a lost device is gone anyway.
   if (device_ == kHost) {
     static_cast<void>(cudaFreeHost(data_));
-  } else if (cudaSetDevice(device_) == cudaSuccess) {
+  } else {
+    static_cast<void>(cudaSetDevice(device_));
     static_cast<void>(cudaFree(data_));
   }
 }
@@ -171,7 +173,38 @@ void Memory::upload(const void* from, std::size_t bytes, std::size_t offset) con
 struct ProductPlan {
   BlasProduct description;
   cublasLtMatmulAlgo_t algorithm = {};
+  bool ends_inside = false;  // bias and activation are cuBLAS's, not a kernel's
 };
+
+// The epilogue of cuBLASLt that is what a product ends with, or none. Its GELU is the one by tanh:
+// the exact one of BERT is not among them. Its ReLU makes 0 of a NaN, which has to stay one.
+std::optional<cublasLtEpilogue_t> epilogue_of(const ProductStep& step) {
+  const bool biased = step.bias != nullptr;
+  switch (step.activation) {
+    case 0:  // none
+      return biased ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    case 2:  // gelu_tanh, as in activate() of common.cuh
+      return biased ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    default:
+      return std::nullopt;
+  }
+}
+
+template <class T>
+void set(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+  check_blas(cublasLtMatmulDescSetAttribute(product, attribute, &value, sizeof(value)), "product");
+}
+
+BlasProduct make_product(const ProductStep& step, cublasLtEpilogue_t epilogue) {
+  BlasProduct product;
+  check_blas(cublasLtMatmulDescCreate(product.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F), "product");
+  set(product.get(), CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+  set(product.get(), CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+  if ((epilogue & CUBLASLT_EPILOGUE_BIAS) != 0) {
+    set(product.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, step.rounded_bias);
+  }
+  return product;
+}
 
 struct Queue::Implementation {
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
@@ -200,8 +233,11 @@ struct Queue::Implementation {
     }
   }
 
+  // Nobody can be told of a failure here. What belongs to a lost device is given back all the same:
+  // the host's part of it is freed.
   ~Implementation() {
-    if (cudaSetDevice(device) != cudaSuccess || stream == nullptr) return;
+    static_cast<void>(cudaSetDevice(device));
+    if (stream == nullptr) return;
     static_cast<void>(cudaStreamSynchronize(stream));
     forget_graphs();
     static_cast<void>(cudaStreamDestroy(stream));
@@ -235,21 +271,45 @@ struct Queue::Implementation {
     const BlasLayout x = make_layout(step.type, step.width, step.rows);
     const BlasLayout y = make_layout(step.out_type, step.columns, step.rows);
     const float one = 1, zero = 0;
+    if (plan.ends_inside && step.bias != nullptr) {  // layers of one shape share the plan
+      set(plan.description.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, step.rounded_bias);
+    }
     check_blas(cublasLtMatmul(blas.get(), plan.description.get(), &one, step.w, w.get(), step.x,
                               x.get(), &zero, step.y, y.get(), step.y, y.get(), &plan.algorithm,
                               workspace.data(), workspace.size(), stream),
                "product");
+    if (!plan.ends_inside) activate(step);
   }
 
+  // In place.
+  void activate(const ProductStep& product) {
+    ActivateStep step;
+    step.product = step.out = product.y;
+    step.bias = product.bias;
+    step.rows = product.rows;
+    step.columns = static_cast<std::int32_t>(product.columns);
+    step.activation = static_cast<std::int32_t>(product.activation);
+    step.type = product.out_type;
+    run(step);
+  }
+
+  // With the epilogue if there is one and cuBLAS has an algorithm with it, else plain.
   const ProductPlan& plan_of(const ProductStep& step) {
-    ProductPlan& plan = plans[{step.type, step.out_type, step.columns, step.width}];
+    ProductPlan& plan = plans[{step.type, step.out_type, step.columns, step.width, step.activation,
+                               step.bias != nullptr ? 1 : 0}];
     if (plan.description.get() != nullptr) return plan;
-    BlasProduct product;
-    check_blas(cublasLtMatmulDescCreate(product.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F), "product");
-    const cublasOperation_t transposed = CUBLAS_OP_T;
-    check_blas(cublasLtMatmulDescSetAttribute(product.get(), CUBLASLT_MATMUL_DESC_TRANSA,
-                                              &transposed, sizeof(transposed)),
-               "product");
+    if (const std::optional<cublasLtEpilogue_t> epilogue = epilogue_of(step)) {
+      plan.ends_inside = choose_algorithm(step, make_product(step, *epilogue), plan);
+    }
+    terse::check(plan.ends_inside ||
+                     choose_algorithm(step, make_product(step, CUBLASLT_EPILOGUE_DEFAULT), plan),
+                 ErrorClass::device, "cuBLAS has no algorithm for (", step.columns, ", ",
+                 step.width, ")");
+    return plan;
+  }
+
+  // Whether there is one; the product is then the plan's.
+  bool choose_algorithm(const ProductStep& step, BlasProduct product, ProductPlan& plan) {
     BlasPreference preference;
     check_blas(cublasLtMatmulPreferenceCreate(preference.out()), "preference");
     const std::size_t workspace_bytes = workspace.size();
@@ -269,14 +329,15 @@ struct Queue::Implementation {
     const BlasLayout y = make_layout(step.out_type, step.columns, kPlannedRows);
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
-    check_blas(cublasLtMatmulAlgoGetHeuristic(blas.get(), product.get(), w.get(), x.get(), y.get(),
-                                              y.get(), preference.get(), 1, &found, &count),
-               "choice of an algorithm");
-    terse::check(count == 1, ErrorClass::device, "cuBLAS has no algorithm for (", step.columns,
-                 ", ", step.width, ")");
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoGetHeuristic(blas.get(), product.get(), w.get(), x.get(), y.get(),
+                                       y.get(), preference.get(), 1, &found, &count);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return false;
+    check_blas(status, "choice of an algorithm");
+    if (count == 0) return false;
     plan.algorithm = found.algo;
     plan.description = std::move(product);
-    return plan;
+    return true;
   }
 
   void run(const EmbedStep& step) {
@@ -458,8 +519,9 @@ struct Queue::Implementation {
   BlasHandle blas;
   Memory workspace;
   bool wide_attention = false;
-  std::map<std::array<std::int64_t, 4>, ProductPlan> plans;  // by types, columns, width
-  std::string program;                                       // steps since the last flush
+  // By types, columns, width, activation and whether there is a bias.
+  std::map<std::array<std::int64_t, 6>, ProductPlan> plans;
+  std::string program;  // steps since the last flush
   std::map<std::string, Graph> graphs;
   std::int64_t num_replays = 0;
 };

@@ -147,7 +147,7 @@ class Runner {
   explicit Runner(const Backend& backend, int threads = 1) {
     context.backend = &backend;
     context.threads = threads;
-    if (backend.make_state != nullptr) context.state = backend.make_state(0);
+    if (backend.make_state != nullptr) context.state = backend.make_state(0, 0);
   }
 
   terse::Residual residual(const Values& values, std::int64_t rows, std::int64_t width) {

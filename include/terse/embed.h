@@ -123,27 +123,38 @@ class Embedder {
   // unsupported (outputs the model does not have), cancelled, memory, device.
   std::vector<EmbedResult> embed(std::span<const Text> texts, const EmbedOptions& options = {},
                                  const CallOptions& call = {}) const {
-    const auto begin = std::chrono::steady_clock::now();
+    auto begin = std::chrono::steady_clock::now();
     model_->check_options(options);
-    std::vector<EmbedResult> results(texts.size());
-    std::vector<Input> inputs(texts.size());
-    encode(texts, options, inputs, results);
-    std::vector<std::size_t> rows;  // texts without an error
-    std::vector<ScheduledRow> schedule;
-    for (std::size_t i = 0; i < texts.size(); ++i) {
-      if (results[i].error) continue;
-      rows.push_back(i);
-      schedule.push_back({static_cast<std::int64_t>(inputs[i].token_ids.size()), 0});
+    Call work{texts, options, std::vector<Input>(texts.size()),
+              std::vector<EmbedResult>(texts.size())};
+    const std::vector<std::size_t> ends =
+        slice_ends(texts.size(), contexts_->backend().lanes, batch_tokens_,
+                   [&](std::size_t i) { return texts[i].text.size(); });
+    if (!ends.empty()) {
+      parallel_for(threads_, static_cast<std::int64_t>(ends.front()),
+                   [&](std::int64_t i) { encode(work, static_cast<std::size_t>(i)); });
     }
-    count_tokens(call, schedule, begin);
-    const auto groups = plan_groups(schedule, group_budget(batch_tokens_, schedule, threads_));
-    run_groups(groups, threads_, *contexts_, call, rows.size(),
-               [&](Context& context, std::span<const std::size_t> group) {
-                 std::vector<std::size_t> members;
-                 for (const std::size_t row : group) members.push_back(rows[row]);
-                 forward(context, members, inputs, options, results);
-               });
-    return results;
+    std::size_t first = 0, rows_before = 0;
+    for (std::size_t slice = 0; slice < ends.size(); ++slice) {
+      const std::size_t end = ends[slice];
+      std::vector<std::size_t> rows;  // texts of the slice without an error
+      std::vector<ScheduledRow> schedule;
+      for (std::size_t i = first; i < end; ++i) {
+        if (work.results[i].error) continue;
+        rows.push_back(i);
+        schedule.push_back({work.results[i].tokens, 0});
+      }
+      count_tokens(call, schedule, begin);
+      const std::size_t next = slice + 1 < ends.size() ? ends[slice + 1] : end;
+      run_slice(work, rows, schedule, slice_options(call, rows_before),
+                rows_before + rows.size() + texts.size() - end,
+                {static_cast<std::int64_t>(next - end),
+                 [&](std::int64_t i) { encode(work, end + static_cast<std::size_t>(i)); }});
+      rows_before += rows.size();
+      first = end;
+      begin = std::chrono::steady_clock::now();
+    }
+    return std::move(work.results);
   }
 
   // Documents by descending dot product of dense vectors with the query's. Throws the first Error.
@@ -174,46 +185,64 @@ class Embedder {
   const Tokenizer& tokenizer() const { return model_->tokenizer(); }
 
  private:
+  struct Call {
+    std::span<const Text> texts;
+    const EmbedOptions& options;
+    std::vector<Input> inputs;         // (texts)
+    std::vector<EmbedResult> results;  // (texts)
+  };
+
   Embedder(std::unique_ptr<EmbedModel> model, const ModelFolder& folder, const LoadOptions& options)
-      : model_(std::move(model)),
-        contexts_(std::make_unique<ContextPool>(*folder.backend)),
-        threads_(folder.threads),
-        batch_tokens_(options.batch_tokens) {
+      : model_(std::move(model)), threads_(folder.threads), batch_tokens_(options.batch_tokens) {
     check(batch_tokens_ >= 0, ErrorClass::range, "batch_tokens ", batch_tokens_,
           ", expected 0 (automatic) or a number of tokens");
     if (batch_tokens_ == 0) batch_tokens_ = folder.backend->group_tokens;
+    contexts_ = std::make_unique<ContextPool>(*folder.backend, batch_tokens_);
     // Tokens whose weights never count: they stand in every text, or for no text.
     for (const char* token : {"<s>", "</s>", "<pad>", "<unk>"}) {
       if (const auto id = model_->tokenizer().token_to_id(token)) unweighted_.push_back(*id);
     }
   }
 
-  void encode(std::span<const Text> texts, const EmbedOptions& options, std::vector<Input>& inputs,
-              std::vector<EmbedResult>& results) const {
-    parallel_for(threads_, static_cast<std::int64_t>(texts.size()), [&](std::int64_t index) {
-      const auto i = static_cast<std::size_t>(index);
-      const EmbedOptions& own = texts[i].options != nullptr ? *texts[i].options : options;
-      try {
-        inputs[i] = model_->encode(texts[i].text, texts[i].kind, own);
-        check(!inputs[i].token_ids.empty(), ErrorClass::range, "the text has no token");
-        results[i].tokens = static_cast<std::int64_t>(inputs[i].token_ids.size());
-        results[i].truncated = inputs[i].truncated;
-        results[i].input_ids = inputs[i].token_ids;
-      } catch (const Error& error) {
-        results[i].error = error;
-      }
-    });
+  void encode(Call& work, std::size_t index) const {
+    const Text& text = work.texts[index];
+    EmbedResult& result = work.results[index];
+    try {
+      Input& input = work.inputs[index];
+      input = model_->encode(text.text, text.kind,
+                             text.options != nullptr ? *text.options : work.options);
+      check(!input.token_ids.empty(), ErrorClass::range, "the text has no token");
+      result.tokens = static_cast<std::int64_t>(input.token_ids.size());
+      result.truncated = input.truncated;
+      result.input_ids = input.token_ids;
+    } catch (const Error& error) {
+      result.error = error;
+    }
   }
 
-  void forward(Context& context, std::span<const std::size_t> members,
-               const std::vector<Input>& inputs, const EmbedOptions& options,
-               std::vector<EmbedResult>& results) const {
+  // Computes the texts `rows`, scheduled in that order, with other work beside them.
+  void run_slice(Call& work, std::span<const std::size_t> rows,
+                 std::span<const ScheduledRow> schedule, const CallOptions& call,
+                 std::size_t all_rows, const AsideWork& aside) const {
+    const auto groups = plan_groups(schedule, group_budget(batch_tokens_, schedule, threads_));
+    run_groups(
+        groups, threads_, *contexts_, call, all_rows,
+        [&](Context& context, std::span<const std::size_t> group) {
+          std::vector<std::size_t> members;
+          for (const std::size_t row : group) members.push_back(rows[row]);
+          forward(context, work, members);
+        },
+        aside);
+  }
+
+  void forward(Context& context, Call& work, std::span<const std::size_t> members) const {
     std::vector<const Input*> rows;
-    for (const std::size_t member : members) rows.push_back(&inputs[member]);
+    for (const std::size_t member : members) rows.push_back(&work.inputs[member]);
     std::vector<Vectors> vectors(members.size());
-    model_->forward(context, rows, options, vectors, nullptr);
+    model_->forward(context, rows, work.options, vectors, nullptr);
     for (std::size_t i = 0; i < members.size(); ++i) {
-      finish(std::move(vectors[i]), inputs[members[i]], options, results[members[i]]);
+      const std::size_t member = members[i];
+      finish(std::move(vectors[i]), work.inputs[member], work.options, work.results[member]);
     }
   }
 

@@ -112,7 +112,9 @@ class Reranker {
                                       const CallOptions& call = {}) const {
     auto begin = std::chrono::steady_clock::now();
     Call work(pairs, options);
-    const std::vector<std::size_t> ends = slice_ends(work);
+    const std::vector<std::size_t> ends = slice_ends(
+        pairs.size(), contexts_->backend().lanes, batch_tokens_,
+        [&](std::size_t pair) { return pairs[pair].query.size() + pairs[pair].passage.size(); });
     std::size_t first = 0;
     if (!ends.empty()) tokenize(work, 0, work.end_side(ends.front()));
     for (std::size_t slice = 0; slice < ends.size(); ++slice) {
@@ -260,33 +262,13 @@ class Reranker {
   Reranker(std::unique_ptr<RerankModel> model, const ModelFolder& folder,
            const LoadOptions& options)
       : model_(std::move(model)),
-        contexts_(std::make_unique<ContextPool>(*folder.backend)),
         threads_(folder.threads),
         batch_tokens_(options.batch_tokens),
         share_prefix_(options.savings.share_prefix) {
     check(batch_tokens_ >= 0, ErrorClass::range, "batch_tokens ", batch_tokens_,
           ", expected 0 (automatic) or a number of tokens");
     if (batch_tokens_ == 0) batch_tokens_ = folder.backend->group_tokens;
-  }
-
-  // Pairs before each end are computed together. On a device a call is cut into slices, so that the
-  // texts of one are tokenized while another is computed; the CPU's cores are busy anyway.
-  std::vector<std::size_t> slice_ends(const Call& work) const {
-    constexpr std::size_t kBytesPerToken = 3;  // about, of English in the vocabularies here
-    constexpr std::size_t kGroupsPerLane = 4;
-    const auto lanes = static_cast<std::size_t>(contexts_->backend().lanes);
-    const std::size_t most =
-        kBytesPerToken * kGroupsPerLane * lanes * static_cast<std::size_t>(batch_tokens_);
-    std::vector<std::size_t> ends;
-    std::size_t bytes = 0;
-    for (std::size_t pair = 0; pair + 1 < work.pairs.size() && lanes > 0; ++pair) {
-      bytes += work.pairs[pair].query.size() + work.pairs[pair].passage.size();
-      if (bytes < most) continue;
-      ends.push_back(pair + 1);
-      bytes = 0;
-    }
-    if (!work.pairs.empty()) ends.push_back(work.pairs.size());
-    return ends;
+    contexts_ = std::make_unique<ContextPool>(*folder.backend, batch_tokens_);
   }
 
   void tokenize_side(Side& side) const {
@@ -314,18 +296,12 @@ class Reranker {
     for (std::vector<std::size_t>& group : groups) {
       for (std::size_t& row : group) row += first;
     }
-    CallOptions counted = {{}, call.cancel, call.counters};
-    if (call.progress) {
-      counted.progress = [&](std::size_t done, std::size_t all) {
-        call.progress(first + done, all);
-      };
-    }
     const AsideWork aside{static_cast<std::int64_t>(next - tokenized), [&](std::int64_t i) {
                             tokenize_side(work.sides[tokenized + static_cast<std::size_t>(i)]);
                           }};
     const std::size_t left = work.pairs.size() - work.assembled_pairs;
     run_groups(
-        groups, threads_, *contexts_, counted, work.rows.size() + left,
+        groups, threads_, *contexts_, slice_options(call, first), work.rows.size() + left,
         [&](Context& context, std::span<const std::size_t> group) {
           forward(context, work, group);
         },

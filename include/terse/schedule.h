@@ -32,7 +32,9 @@ inline constexpr std::int64_t kGroupTokens = 2048;
 // Contexts for forward passes, kept between calls so that their memory is.
 class ContextPool {
  public:
-  explicit ContextPool(const Backend& backend) : backend_(&backend) {}
+  // max_tokens: of a group on a device, whose memory is made once for that many rows.
+  explicit ContextPool(const Backend& backend, std::int64_t max_tokens = 0)
+      : backend_(&backend), max_rows_(backend.device == Device::cpu ? 0 : max_tokens) {}
 
   const Backend& backend() const { return *backend_; }
 
@@ -48,7 +50,8 @@ class ContextPool {
     }
     if (context == nullptr) {
       context = std::make_unique<Context>();
-      if (backend_->make_state != nullptr) context->state = backend_->make_state(lane);
+      context->max_rows = max_rows_;
+      if (backend_->make_state != nullptr) context->state = backend_->make_state(lane, max_rows_);
       context->arena.allocate_by(backend_->allocate, context->state.get());
     }
     context->backend = backend_;
@@ -65,6 +68,7 @@ class ContextPool {
 
  private:
   const Backend* backend_;
+  std::int64_t max_rows_;
   std::mutex mutex_;
   std::map<int, std::vector<std::unique_ptr<Context>>> free_;  // by lane
 };
@@ -160,6 +164,39 @@ inline void count_tokens(const CallOptions& call, std::span<const ScheduledRow> 
     call.counters->tokens += static_cast<std::uint64_t>(row.tokens);
   }
   call.counters->tokenize_seconds += seconds_since(begin);
+}
+
+// Items of a call before each end are computed together. On a device a call is cut into slices, so
+// that the texts of one are tokenized while another is computed; the CPU's cores are busy anyway.
+// bytes_of(item): of its texts; group_tokens: of a packed group.
+template <class BytesOf>
+std::vector<std::size_t> slice_ends(std::size_t count, int lanes, std::int64_t group_tokens,
+                                    BytesOf&& bytes_of) {
+  constexpr std::size_t kBytesPerToken = 3;  // about, of English in the vocabularies here
+  constexpr std::size_t kGroupsPerLane = 4;
+  const std::size_t most = kBytesPerToken * kGroupsPerLane * static_cast<std::size_t>(lanes) *
+                           static_cast<std::size_t>(group_tokens);
+  std::vector<std::size_t> ends;
+  std::size_t bytes = 0;
+  for (std::size_t item = 0; item + 1 < count && lanes > 0; ++item) {
+    bytes += bytes_of(item);
+    if (bytes < most) continue;
+    ends.push_back(item + 1);
+    bytes = 0;
+  }
+  if (count > 0) ends.push_back(count);
+  return ends;
+}
+
+// The call's options for one of its slices: progress goes on from the rows done before.
+inline CallOptions slice_options(const CallOptions& call, std::size_t rows_before) {
+  CallOptions options = call;
+  if (call.progress) {
+    options.progress = [&call, rows_before](std::size_t done, std::size_t all) {
+      call.progress(rows_before + done, all);
+    };
+  }
+  return options;
 }
 
 // Other work for the host's cores while a device computes, index by index.

@@ -15,6 +15,17 @@ void expect(bool ok, const std::string& what) {
 
 void score(const std::filesystem::path& folder) {
   const auto reranker = terse::Reranker::load(folder);
+#ifdef TERSE_WITH_CUDA
+  // Without a device this says so, or the driver does; with one it scores.
+  try {
+    terse::LoadOptions options;
+    options.device = terse::Device::cuda;
+    expect(terse::Reranker::load(folder, options).info().device == terse::Device::cuda, "a device");
+  } catch (const terse::Error& error) {
+    expect(error.error_class() == terse::ErrorClass::device, error.what());
+    expect(std::string(error.what()).find("built without") == std::string::npos, error.what());
+  }
+#endif
   const std::vector<terse::Pair> pairs = {{"panda", "panda eats bamboo"}, {"panda", "bear bear"}};
   const std::vector<float> scores = reranker.score(pairs);
   expect(scores.size() == 2 && std::isfinite(scores[0]), "two finite scores");

@@ -1,5 +1,6 @@
-# Builds and runs the consumer in one way: cmake -D WAY=subdirectory|package|include -D TERSE=root
-# -D WORK=scratch folder -D COMPILER=g++ [-D LAUNCHER=ccache] -P try.cmake
+# Builds and runs the consumer in one way: cmake -D WAY=subdirectory|package|include|cuda
+# -D TERSE=root -D WORK=scratch folder -D COMPILER=g++ [-D LAUNCHER=ccache] -P try.cmake
+# cuda: the package as installed from the build folder BUILD, which has compiled terse_cuda.
 set(consumer ${TERSE}/tests/consumer)
 file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK})
@@ -19,6 +20,11 @@ elseif(WAY STREQUAL "package")
   run(${CMAKE_COMMAND} --install terse --prefix ${WORK}/prefix)
   run(${configure} -S ${consumer} -B build -D CMAKE_PREFIX_PATH=${WORK}/prefix)
   run(${CMAKE_COMMAND} --build build)
+elseif(WAY STREQUAL "cuda")
+  run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
+  run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix --component cuda)
+  run(${configure} -S ${consumer} -B build -D TERSE_CUDA=ON -D CMAKE_PREFIX_PATH=${WORK}/prefix)
+  run(${CMAKE_COMMAND} --build build)
 elseif(WAY STREQUAL "include")
   file(MAKE_DIRECTORY ${WORK}/build)
   set(compile ${LAUNCHER} ${COMPILER} -std=c++20 -O0 -I${TERSE}/include)
@@ -30,6 +36,6 @@ elseif(WAY STREQUAL "include")
   run(${compile} ${other_flags} -c ${consumer}/other.cpp -o build/other.o)
   run(${COMPILER} build/main.o build/other.o -o build/consumer -pthread)
 else()
-  message(FATAL_ERROR "WAY: expected subdirectory, package or include, got ${WAY}")
+  message(FATAL_ERROR "WAY: expected subdirectory, package, include or cuda, got ${WAY}")
 endif()
 run(${WORK}/build/consumer ${WORK}/model)

@@ -23,3 +23,18 @@ endforeach()
 if(TERSE_SHARED)
   set_property(TEST test_forward APPEND PROPERTY ENVIRONMENT "TERSE_SHARED=${TERSE_SHARED}")
 endif()
+
+# The same two sources on a real device: every kernel against the judge, and whole forward passes.
+if(TARGET terse_cuda)
+  foreach(name IN ITEMS test_kernels test_forward)
+    add_executable(${name}_device ${name}.cpp device_main.cpp)
+    target_link_libraries(${name}_device PRIVATE terse::compiled doctest::doctest)
+    target_include_directories(${name}_device PRIVATE ${terse_cuda_root})
+    target_compile_definitions(${name}_device PRIVATE TERSE_TEST_CUDA
+                               TERSE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+    target_compile_options(${name}_device PRIVATE -O1 -g0)
+    add_test(NAME ${name}_device COMMAND ${name}_device)
+    set_tests_properties(${name}_device PROPERTIES LABELS cuda-device
+      SKIP_REGULAR_EXPRESSION "skipped: no CUDA device" ENVIRONMENT "TERSE_SHARED=${TERSE_SHARED}")
+  endforeach()
+endif()

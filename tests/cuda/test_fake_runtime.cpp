@@ -267,6 +267,52 @@ TEST_CASE("a call that waits or allocates spoils a capture") {
   static_cast<void>(cudaGetLastError());
 }
 
+TEST_CASE("a capture of its thread alone is not spoiled by what other threads do") {
+  const Stream stream;
+  for (const auto mode : {cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeGlobal}) {
+    require(cudaStreamBeginCapture(stream, mode));
+    std::thread([mode] {
+      void* memory = nullptr;
+      const bool local = mode == cudaStreamCaptureModeThreadLocal;
+      CHECK(cudaMalloc(&memory, 4) == (local ? cudaSuccess : cudaErrorStreamCaptureUnsupported));
+      CHECK(cudaFree(memory) == cudaSuccess);
+    }).join();
+    cudaGraph_t graph = nullptr;
+    const bool kept = cudaStreamEndCapture(stream, &graph) == cudaSuccess;
+    CHECK(kept == (mode == cudaStreamCaptureModeThreadLocal));
+    if (kept) require(cudaGraphDestroy(graph));
+  }
+  static_cast<void>(cudaGetLastError());
+}
+
+TEST_CASE("kernels of every device reach pinned memory, copies take it for the host's") {
+  const emu::ScopedOptions scoped(with([](emu::Options& o) { o.device_count = 2; }));
+  void* pinned = nullptr;
+  const std::size_t before = emu::live_allocations();
+  require(cudaMallocHost(&pinned, sizeof(int)));
+  CHECK(emu::live_allocations() == before + 1);
+  int* const value = static_cast<int*>(pinned);
+  *value = 1;
+  for (const int device : {0, 1}) {
+    require(cudaSetDevice(device));
+    {
+      const Stream stream;
+      klaunch(add_to, 1, 32, 0, stream, value, 5);
+      require(cudaStreamSynchronize(stream));
+    }
+    const DeviceBuffer<int> copy(1);
+    require(cudaMemcpy(copy.get(), value, sizeof(int), cudaMemcpyHostToDevice));
+    CHECK(cudaMemcpy(copy.get(), value, sizeof(int), cudaMemcpyDeviceToDevice) ==
+          cudaErrorInvalidValue);
+    CHECK(copy.values() == std::vector<int>{*value});
+  }
+  require(cudaSetDevice(0));
+  CHECK(*value == 11);
+  require(cudaFreeHost(pinned));
+  CHECK(emu::live_allocations() == before);
+  static_cast<void>(cudaGetLastError());
+}
+
 // ---- cuBLAS
 
 // A matrix held column by column, `leading` elements apart.
@@ -400,7 +446,7 @@ TEST_CASE("cublasLt adds a bias and applies GELU or ReLU") {
   CHECK(run(CUBLASLT_EPILOGUE_RELU_BIAS) == std::vector<float>{0.75f, 0.25f, 2.25f, 0});
   const std::vector<float> gelu = run(CUBLASLT_EPILOGUE_GELU_BIAS);
   for (std::size_t i = 0; i < gelu.size(); ++i) {
-    // The tanh form, as the documentation of the epilogue says; f32 against f64.
+    // The tanh form, which is what frameworks use the epilogue for; f32 against f64.
     const double x = biased[i];
     const double expected =
         0.5 * x *

@@ -274,6 +274,60 @@ TEST_CASE("linear_activation and linear_gated") {
   });
 }
 
+#ifdef TERSE_CUDA_EMULATION
+// What cuBLASLt has an epilogue for, it does inside the product; else, and where it finds no
+// algorithm with one, a kernel follows.
+TEST_CASE("a product ends inside cuBLAS or with one kernel, to the same result") {
+  emu::Options options = emu::options();
+  for (const bool epilogues : {true, false}) {
+    options.blas_epilogues = epilogues;
+    const emu::ScopedOptions scoped(options);
+    for (const Activation activation : variants<Activation>(
+             {Activation::none, Activation::gelu_tanh, Activation::gelu_erf, Activation::relu})) {
+      for (const bool biased : {true, false}) {
+        CAPTURE(epilogues);
+        CAPTURE(static_cast<int>(activation));
+        CAPTURE(biased);
+        constexpr std::int64_t kWidth = 16, kRows = 19, kColumns = 40;
+        Generator generator(coarse(), 4);
+        const Values x = generator(kRows * kWidth);
+        // Two layers of one shape, which share all but their bias.
+        const Stored weights[2] = {{generator.weight(kColumns, kWidth), {kColumns, kWidth}},
+                                   {generator.weight(kColumns, kWidth), {kColumns, kWidth}}};
+        const Stored biases[2] = {{generator(kColumns), {kColumns}},
+                                  {generator(kColumns), {kColumns}}};
+        compare([&](Runner& runner) {
+          Values both;
+          for (const int layer : {0, 1, 0}) {
+            const Linear linear = runner.linear(
+                LinearKind::plain,
+                {{weights[layer].view, biased ? biases[layer].view : TensorView{}, nullptr}});
+            const Operand in = runner.operand(x, kRows, kWidth);
+            const Operand out = runner.operand(kRows, kColumns);
+            const bool on_device = runner.context.backend->finish != nullptr;
+            if (on_device) runner.context.backend->finish(runner.context);
+            const emu::Counters before = emu::counters();
+            runner.context.backend->linear_activation(runner.context, in, linear, activation, out);
+            if (on_device) {
+              runner.context.backend->finish(runner.context);
+              const bool plain = activation == Activation::none && !biased;
+              const bool inside =
+                  epilogues && !plain &&
+                  (activation == Activation::none || activation == Activation::gelu_tanh);
+              CHECK(emu::counters().epilogues - before.epilogues == (inside ? 1 : 0));
+              CHECK(emu::counters().launches - before.launches == (inside || plain ? 0 : 1));
+            }
+            const Values values = runner.read(out);
+            both.insert(both.end(), values.begin(), values.end());
+          }
+          return both;
+        });
+      }
+    }
+  }
+}
+#endif
+
 TEST_CASE("attention") {
   std::vector<AttentionCase> cases = {
       // Head sizes, lengths of one and none, groups of 1, 2 and 8.

@@ -201,6 +201,9 @@ struct Context {
   RowSelection selection;
   std::vector<RowSpan> spans;
   std::uint64_t rows = 0;  // of batches embedded so far
+  // Rows that activations have room for whatever a batch has, so that the arena is made once; 0: as
+  // many as the batch has.
+  std::int64_t max_rows = 0;
   // What a device keeps for one pass at a time (Backend::make_state): a stream, staging memory.
   std::shared_ptr<void> state = nullptr;
 };
@@ -218,8 +221,10 @@ struct Backend {
   // What a device needs around its ops; the CPU leaves all of it as it is.
   std::int64_t group_tokens = 0;  // of a packed group, at most; 0: what fits a core's caches
   int lanes = 0;                  // groups under way at once; 0: one for each thread
-  // The state of a lane's context.
-  std::shared_ptr<void> (*make_state)(int lane) = nullptr;
+  // The state of a lane's context, for passes of at most max_rows rows (more make it grow).
+  std::shared_ptr<void> (*make_state)(int lane, std::int64_t max_rows) = nullptr;
+  // attention_bytes of any batch of that many tokens, where it does not depend on more.
+  std::size_t (*attention_room)(std::int64_t tokens, const AttentionShape& shape) = nullptr;
   // Memory for activations of passes with that state; state null: for those of every lane.
   std::shared_ptr<void> (*allocate)(void* state, std::size_t bytes) = nullptr;
   // Returns when all ops that were called with this context are done.
@@ -276,6 +281,30 @@ struct Backend {
   void (*read_operand)(Context&, const Operand&, std::span<double> out) = nullptr;
 };
 
+// Puts into the table what a backend's struct of ops has under the names of the slots.
+template <class Ops>
+void fill_ops(Backend& backend) {
+  backend.prepare_linear = Ops::prepare_linear;
+  backend.prepare_vector = Ops::prepare_vector;
+  backend.prepare_table = Ops::prepare_table;
+  backend.prepare_rotary = Ops::prepare_rotary;
+  backend.residual_bytes = Ops::residual_bytes;
+  backend.operand_bytes = Ops::operand_bytes;
+  backend.attention_bytes = Ops::attention_bytes;
+  backend.embed = Ops::embed;
+  backend.norm = Ops::norm;
+  backend.project_qkv = Ops::project_qkv;
+  backend.attention = Ops::attention;
+  backend.linear_add = Ops::linear_add;
+  backend.linear_activation = Ops::linear_activation;
+  backend.linear_gated = Ops::linear_gated;
+  backend.mean_rows = Ops::mean_rows;
+  backend.head = Ops::head;
+  backend.clear_residual = Ops::clear_residual;
+  backend.read_residual = Ops::read_residual;
+  backend.read_operand = Ops::read_operand;
+}
+
 // Columns of what `head` writes for rows of the given width.
 inline std::int64_t head_columns(const HeadSpec& spec, std::int64_t width) {
   std::int64_t columns = width;
@@ -292,7 +321,8 @@ inline std::shared_ptr<void> allocate_for_all(const Backend& backend, std::size_
 
 // Activations in the arena of a forward pass.
 inline Residual make_residual(Context& context, std::int64_t rows, std::int64_t width) {
-  return {context.arena.take(context.backend->residual_bytes(rows, width)), rows, width};
+  const std::int64_t room = std::max(rows, context.max_rows);
+  return {context.arena.take(context.backend->residual_bytes(room, width)), rows, width};
 }
 // Bytes for an operand of either type.
 inline std::size_t operand_room(const Backend& backend, std::int64_t rows, std::int64_t width) {
@@ -302,7 +332,8 @@ inline std::size_t operand_room(const Backend& backend, std::int64_t rows, std::
 // An operand with room for `rows` rows of either type; as it is, of the sensitive one.
 inline Operand make_operand(Context& context, std::int64_t rows, std::int64_t width) {
   const Backend& backend = *context.backend;
-  return {context.arena.take(operand_room(backend, rows, width)), rows, width, backend.sensitive};
+  const std::int64_t room = std::max(rows, context.max_rows);
+  return {context.arena.take(operand_room(backend, room, width)), rows, width, backend.sensitive};
 }
 // The type in which layer `index` of `count` multiplies. Nothing after the last layer evens out
 // its errors, and pruned to the scored rows it costs little.
@@ -311,8 +342,12 @@ inline DType layer_dtype(const Backend& backend, std::int64_t index, std::int64_
 }
 inline AttentionInputs make_attention_inputs(Context& context, const Batch& batch,
                                              const AttentionShape& shape) {
-  return {context.arena.take(context.backend->attention_bytes(batch, shape)), batch.total_tokens(),
-          batch.total_tokens(), shape};
+  const Backend& backend = *context.backend;
+  const std::int64_t rows = batch.total_tokens();
+  const std::size_t bytes = rows < context.max_rows
+                                ? backend.attention_room(context.max_rows, shape)
+                                : backend.attention_bytes(batch, shape);
+  return {context.arena.take(bytes), rows, rows, shape};
 }
 
 }  // namespace terse

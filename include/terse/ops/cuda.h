@@ -114,8 +114,8 @@ struct ClearStep {
   std::size_t bytes = 0;
 };
 
-// y (rows, columns) = x (rows, width) w^T, w (columns, width), x and w of one type, y of that or
-// f32, sums in f32.
+// y (rows, columns) = activation(x (rows, width) w^T + bias), w (columns, width), x and w of one
+// type, y of that or f32, sums in f32.
 struct ProductStep {
   static constexpr StepKind kKind = StepKind::product;
   const void* x = nullptr;
@@ -124,8 +124,11 @@ struct ProductStep {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
   std::int64_t width = 0;
-  std::int32_t type = 0;      // DType of x and w
-  std::int32_t out_type = 0;  // DType of y
+  std::int32_t type = 0;               // DType of x and w
+  std::int32_t out_type = 0;           // DType of y
+  const float* bias = nullptr;         // (columns), or null
+  const void* rounded_bias = nullptr;  // the same in the type of y
+  std::int64_t activation = 0;         // Activation of backend.h
 };
 
 // A table of rows, gathered by index[row]; index null: row 0 of the table for all.
@@ -169,7 +172,8 @@ struct AddNormStep {
   std::int32_t type = 0;
 };
 
-// out = activation(product + bias), all T (rows, columns); out may be product.
+// out = activation(product + bias), all T (rows, columns); out may be product. What a product ends
+// with where cuBLAS cannot end it.
 struct ActivateStep {
   static constexpr StepKind kKind = StepKind::activate;
   const void* product = nullptr;

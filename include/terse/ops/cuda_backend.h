@@ -11,11 +11,9 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <span>
 #include <utility>
@@ -25,193 +23,18 @@
 #include "terse/error.h"
 #include "terse/ops/backend.h"
 #include "terse/ops/cuda.h"
+#include "terse/ops/cuda_state.h"
 #include "terse/tensor.h"
 
 namespace terse::cuda {
 
-// Tokens of a packed group: enough for the products of a base-sized model to fill a large device.
-inline constexpr std::int64_t kDeviceGroupTokens = 16384;
-// Groups under way at once on a device: while one is computed the next is staged.
-inline constexpr int kLanesPerDevice = 2;
-// Widest row that a block of threads holds in its shared memory.
-inline constexpr std::int64_t kMaxWidth = 48 * 1024 / sizeof(float) - 32;
-
-// count rounded up to one of eight sizes an octave, multiples of 16.
-constexpr std::int64_t bucket(std::int64_t count) {
-  const auto octave = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(count)));
-  const std::int64_t unit = std::max<std::int64_t>(16, octave / 8);
-  return (count + unit - 1) / unit * unit;
-}
-
-// Devices as found once. Throws Error(device), and looks again next time.
-inline const std::vector<DeviceProperties>& devices() {
-  static const std::vector<DeviceProperties> found = find_devices();
-  return found;
-}
-
-// --- prepared weights ----------------------------------------------------------------------------
-
-// The same bytes on every device.
-class Replicas {
- public:
-  Replicas() = default;
-  explicit Replicas(std::size_t bytes) {
-    for (std::size_t device = 0; device < devices().size(); ++device) {
-      copies_.emplace_back(static_cast<int>(device), bytes);
-    }
-  }
-  // Writes to all of them at an offset.
-  void upload(const void* from, std::size_t bytes, std::size_t offset = 0) const {
-    for (const Memory& copy : copies_) copy.upload(from, bytes, offset);
-  }
-  // A tensor converted to dtype, at an offset; as it lies if it has that type.
-  void upload(const TensorView& tensor, DType dtype, std::size_t offset = 0) const {
-    const auto count = static_cast<std::size_t>(tensor.size());
-    if (tensor.dtype == dtype) return upload(tensor.data, count * dtype_size(dtype), offset);
-    AlignedBuffer converted(count * dtype_size(dtype));
-    if (dtype == DType::f32) {
-      convert_to(converted.as<float>(), tensor.data, tensor.dtype, count);
-    } else {
-      dispatch_floating(tensor.dtype, [&]<class From>() {
-        for (std::size_t i = 0; i < count; ++i) {
-          const auto value = to_real<float>(load_unaligned<From>(tensor.data, i));
-          if (dtype == DType::bf16) converted.as<bf16>()[i] = to_bf16(value);
-          if (dtype == DType::f16) converted.as<f16>()[i] = to_f16(value);
-        }
-      });
-    }
-    upload(converted.data(), converted.size(), offset);
-  }
-  template <class T>
-  const T* on(int device) const {
-    return copies_.empty() ? nullptr : copies_[static_cast<std::size_t>(device)].as<T>();
-  }
-
- private:
-  std::vector<Memory> copies_;
-};
-
-struct PreparedLinear {
-  Replicas weight;  // (columns, in_features): the parts' rows one after another
-  Replicas bias;    // f32 (columns), or none
-  DType dtype = DType::f32;
-  std::int64_t columns = 0;
-};
-
-struct PreparedTable {
-  Replicas rows;
-  DType dtype = DType::f32;
-};
-
-struct PreparedRotary {
-  Replicas cos;  // f32 (length, head_dim / 2)
-  Replicas sin;
-};
-
-// --- the state of a lane -------------------------------------------------------------------------
-
-// Arrays that were copied to the device in this pass. An array that is asked for again, as
-// positions are by every layer, is not copied again.
-class Staging {
- public:
-  explicit Staging(int device) : device_number_(device) {}
-
-  // Device memory with values, then `fill` up to `count` elements. Valid until the pass ends.
-  template <class T>
-  const T* stage(Queue& queue, std::span<const T> values, std::int64_t count, T fill = {}) {
-    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
-    for (const Piece& piece : pieces_) {
-      if (piece.bytes == bytes && piece.used == values.size_bytes() &&
-          piece.element_bytes == sizeof(T) &&
-          (piece.used == 0 ||
-           std::memcmp(host_.as<std::byte>() + piece.offset, values.data(), piece.used) == 0)) {
-        return device_.as<T>() + piece.offset / sizeof(T);
-      }
-    }
-    if (used_ + bytes > host_.size()) grow(used_ + bytes);
-    const Piece piece{used_, bytes, values.size_bytes(), sizeof(T)};
-    T* to = host_.as<T>() + piece.offset / sizeof(T);
-    std::copy(values.begin(), values.end(), to);
-    std::fill(to + values.size(), to + count, fill);
-    const T* on_device = device_.as<T>() + piece.offset / sizeof(T);
-    queue.add(CopyStep{device_.as<std::byte>() + piece.offset, to, bytes, 1});
-    pieces_.push_back(piece);
-    used_ += (bytes + 255) / 256 * 256;
-    return on_device;
-  }
-
-  // Nothing staged is needed any more, and the queue is at rest.
-  void reset() {
-    pieces_.clear();
-    outgrown_.clear();
-    used_ = 0;
-  }
-
- private:
-  struct Piece {
-    std::size_t offset;
-    std::size_t bytes;
-    std::size_t used;  // bytes of values before the fill
-    std::size_t element_bytes;
-  };
-
-  // More room for what is staged from now on; what steps already point to stays where it is.
-  void grow(std::size_t least) {
-    const std::size_t bytes = std::bit_ceil(std::max<std::size_t>(least, 1 << 20));
-    outgrown_.push_back(std::exchange(host_, Memory(kHost, bytes)));
-    outgrown_.push_back(std::exchange(device_, Memory(device_number_, bytes)));
-    pieces_.clear();
-    used_ = 0;
-  }
-
-  int device_number_;
-  Memory host_;
-  Memory device_;
-  std::vector<Memory> outgrown_;
-  std::vector<Piece> pieces_;
-  std::size_t used_ = 0;
-};
-
-struct State {
-  explicit State(int device) : queue(device), staging(device) {}
-
-  // Memory for what an op needs only inside itself, kept from op to op.
-  void* scratch(std::size_t bytes) { return room(scratch_, bytes); }
-  void* results(std::size_t bytes) { return room(results_, bytes); }
-  // Pinned memory that results are copied to.
-  void* host_results(std::size_t bytes) { return room(host_results_, bytes, kHost); }
-
-  // Keeps what steps point to until they are done.
-  template <class T>
-  const T& hold(const Handle& handle) {
-    held_.push_back(handle);
-    return *static_cast<const T*>(handle.get());
-  }
-
-  void wait() {
-    queue.wait();
-    held_.clear();
-  }
-
-  Queue queue;
-  Staging staging;
-
- private:
-  void* room(Memory& memory, std::size_t bytes) { return room(memory, bytes, queue.device()); }
-  void* room(Memory& memory, std::size_t bytes, int device) {
-    if (memory.size() < bytes) {
-      queue.wait();       // steps that use the old one
-      memory = Memory();  // released first: the peak is one block, not two
-      memory = Memory(device, std::bit_ceil(bytes));
-    }
-    return memory.data();
-  }
-
-  std::vector<Handle> held_;
-  Memory scratch_;
-  Memory results_;
-  Memory host_results_;
-};
+// What kernels call activations by.
+static_assert(static_cast<int>(Activation::none) == 0);
+static_assert(static_cast<int>(Activation::gelu_erf) == 1);
+static_assert(static_cast<int>(Activation::gelu_tanh) == 2);
+static_assert(static_cast<int>(Activation::silu) == 3);
+static_assert(static_cast<int>(Activation::relu) == 4);
+static_assert(static_cast<int>(Activation::tanh) == 5);
 
 // --- the ops -------------------------------------------------------------------------------------
 
@@ -238,11 +61,15 @@ struct Ops {
     const std::size_t row_bytes = static_cast<std::size_t>(width) * dtype_size(prepared->dtype);
     prepared->weight = Replicas(static_cast<std::size_t>(mul_sizes(columns, row_bytes, "weight")));
     if (has_bias) prepared->bias = Replicas(columns * sizeof(float));
+    // cuBLAS adds a bias in the type of what it writes.
+    const bool rounds = has_bias && kind == LinearKind::plain && kType != DType::f32;
+    if (rounds) prepared->rounded_bias = Replicas(columns * sizeof(Element));
     std::size_t first = 0;
     for (const LinearPart& part : parts) {
       const auto rows = static_cast<std::size_t>(part.weight.shape[0]);
       prepared->weight.upload(part.weight, prepared->dtype, first * row_bytes);
       if (has_bias) upload_bias(part, rows, first, prepared->bias);
+      if (rounds) prepared->rounded_bias.upload(part.bias, kType);
       first += rows;
     }
     const std::int64_t out_features =
@@ -295,16 +122,18 @@ struct Ops {
     return piece_bytes(rows, width, sizeof(Element));
   }
   static std::size_t attention_bytes(const Batch& batch, const AttentionShape& shape) {
+    return attention_room(batch.total_tokens(), shape);
+  }
+  static std::size_t attention_room(std::int64_t rows, const AttentionShape& shape) {
     const std::int32_t head_dim = padded_head_dim(shape.head_dim);
     check(head_dim > 0, ErrorClass::unsupported, "heads of ", shape.head_dim,
           " elements, the kernels of cuda have at most 256");
-    return 3 * kAlignment + piece_bytes(batch.total_tokens(),
-                                        (shape.heads + 2 * shape.kv_heads) * head_dim,
-                                        sizeof(Element));
+    return 3 * kAlignment +
+           piece_bytes(rows, (shape.heads + 2 * shape.kv_heads) * head_dim, sizeof(Element));
   }
 
-  static std::shared_ptr<void> make_state(int lane) {
-    return std::make_shared<State>(lane % static_cast<int>(devices().size()));
+  static std::shared_ptr<void> make_state(int lane, std::int64_t max_rows) {
+    return std::make_shared<State>(lane % static_cast<int>(devices().size()), max_rows);
   }
 
   // Where several devices share it, memory is the host's, which all of them can reach.
@@ -328,6 +157,7 @@ struct Ops {
                     const Norm* next_norm, Operand* out) {
     State& state = state_of(context);
     const std::int64_t rows = bucket(x.rows);
+    state.staging.begin_op(state.queue, x.rows);
     EmbedStep step;
     step.word = table_rows(state, spec.word, batch.token_ids, rows);
     step.token_type = table_rows(state, spec.type, batch.type_ids, rows);
@@ -357,12 +187,13 @@ struct Ops {
     const auto& prepared = state.hold<PreparedLinear>(qkv.handle);
     const std::int64_t rows = bucket(x.rows);
     SplitHeadsStep step;
-    float* product = scratch_floats(state, rows, prepared.columns);
+    float* product = scratch_floats(state, x.rows, prepared.columns);
     step.product = product;
     if (spec.rotary != nullptr) {
       const auto& rotary = state.hold<PreparedRotary>(spec.rotary->handle);
       step.cos = rotary.cos.on<float>(state.queue.device());
       step.sin = rotary.sin.on<float>(state.queue.device());
+      state.staging.begin_op(state.queue, x.rows);
       step.positions = stage<std::int32_t>(state, batch.positions, rows);
     }
     const Inputs inputs = inputs_of(out, rows);
@@ -377,7 +208,8 @@ struct Ops {
     step.padded_dim = padded_head_dim(out.shape.head_dim);
     step.query_scale = static_cast<float>(spec.query_scale);
     step.type = kTypeNumber;
-    multiply(state, x.data, prepared, rows, qkv.in_features, product, DType::f32);
+    state.queue.add(
+        product_step(state, x.data, prepared, rows, qkv.in_features, product, DType::f32));
     state.queue.add(step);
   }
 
@@ -406,6 +238,7 @@ struct Ops {
     const std::vector<QueryTile> tiles = query_tiles(
         selection == nullptr ? batch.cu_seqlens : selection->cu_rows, most / step.packed);
     const std::vector<KeySpan> sequences = key_spans(batch);
+    state.staging.begin_op(state.queue, batch.total_tokens() + batch.size());
     const std::int64_t num_tiles = bucket(static_cast<std::int64_t>(tiles.size()));
     step.num_tiles = static_cast<std::int32_t>(num_tiles);
     step.tiles = stage<QueryTile>(state, tiles, num_tiles);
@@ -421,8 +254,9 @@ struct Ops {
     State& state = state_of(context);
     const auto& prepared = state.hold<PreparedLinear>(linear.handle);
     const std::int64_t rows = bucket(x.rows);
-    float* product = scratch_floats(state, rows, prepared.columns);
-    multiply(state, in.data, prepared, rows, linear.in_features, product, DType::f32);
+    float* product = scratch_floats(state, x.rows, prepared.columns);
+    state.queue.add(
+        product_step(state, in.data, prepared, rows, linear.in_features, product, DType::f32));
     AddNormStep step = row_step(x, kType);
     step.product = product;
     step.bias = prepared.bias.on<float>(state.queue.device());
@@ -440,8 +274,9 @@ struct Ops {
     State& state = state_of(context);
     const auto& prepared = state.hold<PreparedLinear>(linear.handle);
     const std::int64_t rows = bucket(in.rows);
-    multiply(state, in.data, prepared, rows, linear.in_features, out.data, kType);
-    activate(state, out.data, prepared, rows, activation, kType);
+    state.queue.add(finished(
+        state, product_step(state, in.data, prepared, rows, linear.in_features, out.data, kType),
+        prepared, activation));
   }
 
   static void linear_gated(Context& context, const Operand& in, const Linear& gate_up,
@@ -449,8 +284,11 @@ struct Ops {
     State& state = state_of(context);
     const auto& prepared = state.hold<PreparedLinear>(gate_up.handle);
     const std::int64_t rows = bucket(in.rows);
-    void* product = state.scratch(piece_bytes(rows, prepared.columns, sizeof(Element)));
-    multiply(state, in.data, prepared, rows, gate_up.in_features, product, kType);
+    void* product = state.scratch(in.rows, [&](std::int64_t most) {
+      return piece_bytes(most, prepared.columns, sizeof(Element));
+    });
+    state.queue.add(
+        product_step(state, in.data, prepared, rows, gate_up.in_features, product, kType));
     GateStep step;
     step.product = product;
     step.bias = prepared.bias.on<float>(state.queue.device());
@@ -467,6 +305,7 @@ struct Ops {
     if (out.rows == 0) return;
     State& state = state_of(context);
     const std::int64_t rows = bucket(out.rows);
+    state.staging.begin_op(state.queue, out.rows);
     MeanRowsStep step;
     step.x = static_cast<const float*>(x.data);
     step.spans =
@@ -478,56 +317,19 @@ struct Ops {
     state.queue.add(step);
   }
 
+  // Block by block of rows, so that neither the memory nor that of the results, which a batch of
+  // vectors for every token would make large, grows with the batch.
   static void head(Context& context, const Residual& x, const HeadSpec& spec,
                    std::span<double> out) {
-    if (x.rows == 0) return;
-    State& state = state_of(context);
-    const std::int64_t rows = bucket(x.rows);
     const std::int64_t kept = head_columns(spec, x.width);
     check_width(kept);
-    const std::int64_t dense = spec.dense == nullptr ? 0 : spec.dense->out_features;
-    const std::int64_t last = spec.out == nullptr ? 0 : spec.out->out_features;
-    const std::size_t normed_bytes = piece_bytes(rows, x.width, sizeof(float));
-    const std::size_t dense_bytes = piece_bytes(rows, dense, sizeof(float));
-    const std::size_t last_bytes = piece_bytes(rows, last, sizeof(float));
-    auto* free = static_cast<std::byte*>(state.scratch(normed_bytes + dense_bytes + last_bytes));
-    const void* y = x.data;
-    FinishHeadStep finish_step;
-    finish_step.columns = static_cast<std::int32_t>(x.width);
-    if (spec.norm != nullptr) {
-      AddNormStep step = row_step(x, DType::f32);
-      step.next_norm = norm_step(state, spec.norm);
-      step.out = free;
-      state.queue.add(step);
-      y = std::exchange(free, free + normed_bytes);
+    for (std::int64_t first = 0; first < x.rows; first += kHeadRows) {
+      const std::int64_t rows = std::min(kHeadRows, x.rows - first);
+      const Residual block{static_cast<float*>(x.data) + first * x.width, rows, x.width};
+      head_block(state_of(context), block, spec,
+                 out.subspan(static_cast<std::size_t>(first * kept),
+                             static_cast<std::size_t>(rows * kept)));
     }
-    if (spec.dense != nullptr) {
-      const auto& prepared = state.hold<PreparedLinear>(spec.dense->handle);
-      multiply(state, y, prepared, rows, spec.dense->in_features, free, DType::f32);
-      activate(state, free, prepared, rows, spec.dense_activation, DType::f32);
-      finish_step.columns = static_cast<std::int32_t>(dense);
-      y = std::exchange(free, free + dense_bytes);
-    }
-    if (spec.out != nullptr) {
-      const auto& prepared = state.hold<PreparedLinear>(spec.out->handle);
-      multiply(state, y, prepared, rows, spec.out->in_features, free, DType::f32);
-      finish_step.columns = static_cast<std::int32_t>(last);
-      finish_step.bias = prepared.bias.on<float>(state.queue.device());
-      finish_step.activation = static_cast<std::int32_t>(spec.out_activation);
-      y = free;
-    }
-    const std::size_t result_bytes = piece_bytes(rows, kept, sizeof(float));
-    finish_step.product = static_cast<const float*>(y);
-    finish_step.out = static_cast<float*>(state.results(result_bytes));
-    finish_step.rows = static_cast<std::int32_t>(rows);
-    finish_step.kept = static_cast<std::int32_t>(kept);
-    finish_step.softcap = spec.softcap;
-    finish_step.l2_normalize = spec.l2_normalize ? 1 : 0;
-    const auto* results = static_cast<const float*>(state.host_results(result_bytes));
-    state.queue.add(finish_step);
-    state.queue.add(CopyStep{const_cast<float*>(results), finish_step.out, result_bytes, 0});
-    state.wait();
-    std::copy_n(results, x.rows * kept, out.begin());
   }
 
   static void clear_residual(Context& context, Residual x) {
@@ -551,31 +353,17 @@ struct Ops {
     backend.make_state = make_state;
     backend.allocate = allocate;
     backend.finish = finish;
-    backend.prepare_linear = prepare_linear;
-    backend.prepare_vector = prepare_vector;
-    backend.prepare_table = prepare_table;
-    backend.prepare_rotary = prepare_rotary;
-    backend.residual_bytes = residual_bytes;
-    backend.operand_bytes = operand_bytes;
-    backend.attention_bytes = attention_bytes;
-    backend.embed = embed;
-    backend.norm = norm;
-    backend.project_qkv = project_qkv;
-    backend.attention = attention;
-    backend.linear_add = linear_add;
-    backend.linear_activation = linear_activation;
-    backend.linear_gated = linear_gated;
-    backend.mean_rows = mean_rows;
-    backend.head = head;
-    backend.clear_residual = clear_residual;
-    backend.read_residual = read_residual;
-    backend.read_operand = read_operand;
+    backend.attention_room = attention_room;
+    fill_ops<Ops>(backend);
     return backend;
   }
 
  private:
   // What cuBLAS's fastest kernels want of addresses.
   static constexpr std::size_t kAlignment = 256;
+  // Rows of a head that are computed at once; a bucket, so that the last block reads no row past
+  // those of x.
+  static constexpr std::int64_t kHeadRows = 1024;
 
   struct Inputs {
     void* query;
@@ -607,7 +395,8 @@ struct Ops {
   }
 
   static float* scratch_floats(State& state, std::int64_t rows, std::int64_t width) {
-    return static_cast<float*>(state.scratch(piece_bytes(rows, width, sizeof(float))));
+    return static_cast<float*>(state.scratch(
+        rows, [&](std::int64_t most) { return piece_bytes(most, width, sizeof(float)); }));
   }
 
   static void upload_bias(const LinearPart& part, std::size_t rows, std::size_t first,
@@ -654,24 +443,85 @@ struct Ops {
     return step;
   }
 
-  static void multiply(State& state, const void* x, const PreparedLinear& prepared,
-                       std::int64_t rows, std::int64_t width, void* y, DType out_type) {
-    state.queue.add(ProductStep{x, prepared.weight.on<std::byte>(state.queue.device()), y, rows,
-                                prepared.columns, width, static_cast<std::int32_t>(prepared.dtype),
-                                static_cast<std::int32_t>(out_type)});
+  // y (rows, columns) = x (rows, width) w^T.
+  static ProductStep product_step(State& state, const void* x, const PreparedLinear& prepared,
+                                  std::int64_t rows, std::int64_t width, void* y, DType out_type) {
+    ProductStep step;
+    step.x = x;
+    step.w = prepared.weight.on<std::byte>(state.queue.device());
+    step.y = y;
+    step.rows = rows;
+    step.columns = prepared.columns;
+    step.width = width;
+    step.type = static_cast<std::int32_t>(prepared.dtype);
+    step.out_type = static_cast<std::int32_t>(out_type);
+    return step;
   }
 
-  // In place.
-  static void activate(State& state, void* product, const PreparedLinear& prepared,
-                       std::int64_t rows, Activation activation, DType dtype) {
-    ActivateStep step;
-    step.product = step.out = product;
-    step.bias = prepared.bias.on<float>(state.queue.device());
-    step.rows = rows;
-    step.columns = static_cast<std::int32_t>(prepared.columns);
+  // The same with the layer's bias and an activation.
+  static ProductStep finished(State& state, ProductStep step, const PreparedLinear& prepared,
+                              Activation activation) {
+    const int device = state.queue.device();
+    step.bias = prepared.bias.on<float>(device);
+    step.rounded_bias = step.out_type == static_cast<std::int32_t>(DType::f32)
+                            ? static_cast<const void*>(step.bias)
+                            : prepared.rounded_bias.on<Element>(device);
     step.activation = static_cast<std::int32_t>(activation);
-    step.type = static_cast<std::int64_t>(dtype);
-    if (step.bias != nullptr || activation != Activation::none) state.queue.add(step);
+    return step;
+  }
+
+  // Some rows of head().
+  static void head_block(State& state, const Residual& x, const HeadSpec& spec,
+                         std::span<double> out) {
+    const std::int64_t rows = bucket(x.rows);
+    const std::int64_t kept = head_columns(spec, x.width);
+    const std::int64_t dense = spec.dense == nullptr ? 0 : spec.dense->out_features;
+    const std::int64_t last = spec.out == nullptr ? 0 : spec.out->out_features;
+    const std::size_t normed_bytes = piece_bytes(kHeadRows, x.width, sizeof(float));
+    const std::size_t dense_bytes = piece_bytes(kHeadRows, dense, sizeof(float));
+    const std::size_t last_bytes = piece_bytes(kHeadRows, last, sizeof(float));
+    auto* free = static_cast<std::byte*>(
+        state.scratch(0, [&](std::int64_t) { return normed_bytes + dense_bytes + last_bytes; }));
+    const void* y = x.data;
+    FinishHeadStep finish_step;
+    finish_step.columns = static_cast<std::int32_t>(x.width);
+    if (spec.norm != nullptr) {
+      AddNormStep step = row_step(x, DType::f32);
+      step.next_norm = norm_step(state, spec.norm);
+      step.out = free;
+      state.queue.add(step);
+      y = std::exchange(free, free + normed_bytes);
+    }
+    if (spec.dense != nullptr) {
+      const auto& prepared = state.hold<PreparedLinear>(spec.dense->handle);
+      const ProductStep product =
+          product_step(state, y, prepared, rows, spec.dense->in_features, free, DType::f32);
+      state.queue.add(finished(state, product, prepared, spec.dense_activation));
+      finish_step.columns = static_cast<std::int32_t>(dense);
+      y = std::exchange(free, free + dense_bytes);
+    }
+    if (spec.out != nullptr) {
+      const auto& prepared = state.hold<PreparedLinear>(spec.out->handle);
+      state.queue.add(
+          product_step(state, y, prepared, rows, spec.out->in_features, free, DType::f32));
+      finish_step.columns = static_cast<std::int32_t>(last);
+      finish_step.bias = prepared.bias.on<float>(state.queue.device());
+      finish_step.activation = static_cast<std::int32_t>(spec.out_activation);
+      y = free;
+    }
+    const std::size_t most_bytes = piece_bytes(kHeadRows, kept, sizeof(float));
+    finish_step.product = static_cast<const float*>(y);
+    finish_step.out = static_cast<float*>(state.results(most_bytes));
+    finish_step.rows = static_cast<std::int32_t>(rows);
+    finish_step.kept = static_cast<std::int32_t>(kept);
+    finish_step.softcap = spec.softcap;
+    finish_step.l2_normalize = spec.l2_normalize ? 1 : 0;
+    const auto* results = static_cast<const float*>(state.host_results(most_bytes));
+    state.queue.add(finish_step);
+    state.queue.add(CopyStep{const_cast<float*>(results), finish_step.out,
+                             piece_bytes(rows, kept, sizeof(float)), 0});
+    state.wait();
+    std::copy_n(results, x.rows * kept, out.begin());
   }
 
   // The most heads of a group, dividing it, that fit a tile of `most` rows.

@@ -313,25 +313,7 @@ struct Ops {
     backend.isa = Isa::reference;
     backend.compute = int8 ? DType::i8 : element_dtype();
     backend.sensitive = element_dtype();
-    backend.prepare_linear = prepare_linear;
-    backend.prepare_vector = prepare_vector;
-    backend.prepare_table = prepare_table;
-    backend.prepare_rotary = prepare_rotary;
-    backend.residual_bytes = residual_bytes;
-    backend.operand_bytes = operand_bytes;
-    backend.attention_bytes = attention_bytes;
-    backend.embed = embed;
-    backend.norm = norm;
-    backend.project_qkv = project_qkv;
-    backend.attention = attention;
-    backend.linear_add = linear_add;
-    backend.linear_activation = linear_activation;
-    backend.linear_gated = linear_gated;
-    backend.mean_rows = mean_rows;
-    backend.head = head;
-    backend.clear_residual = clear_residual;
-    backend.read_residual = read_residual;
-    backend.read_operand = read_operand;
+    fill_ops<Ops>(backend);
     return backend;
   }
 

@@ -53,6 +53,7 @@ struct Options {
   std::size_t memory_bytes = std::size_t{8} << 30;  // of each device
   std::size_t smem_optin_bytes = 227 * 1024;        // most shared memory a block may opt in to
   int compute_capability = 90;                      // major * 10 + minor
+  bool blas_epilogues = true;  // cuBLASLt finds algorithms with an epilogue; false: none
 };
 Options& options();
 
@@ -88,13 +89,14 @@ void restore_device(int device);
 // The allocation after the next `after_allocations` ones fails for want of memory, once.
 void fail_allocation(long after_allocations = 0);
 
-// Bytes and number of live device allocations (all devices), to find leaks.
+// Bytes of live device allocations (all devices), and the number of these and of blocks of pinned
+// host memory, to find leaks.
 std::size_t live_bytes();
 std::size_t live_allocations();
-// Kernel launches, graph launches and host synchronisations since the start, to hold a forward
-// pass to its promises.
+// Kernel launches, graph launches, host synchronisations, allocations (of pinned memory too) and
+// products with an epilogue since the start, to hold a forward pass to its promises.
 struct Counters {
-  long launches = 0, graph_launches = 0, synchronizations = 0, allocations = 0;
+  long launches = 0, graph_launches = 0, synchronizations = 0, allocations = 0, epilogues = 0;
 };
 Counters counters();
 

@@ -111,8 +111,7 @@ void multiply_batch(const Product& p, std::size_t batch) {
           read(p.a, p.a_layout.type, index_of(p.a_layout, batch, p.desc.transa, row, i));
     }
   }
-  const auto bias_type =
-      p.desc.bias_type < 0 ? p.d_layout.type : static_cast<cudaDataType>(p.desc.bias_type);
+  const cudaDataType bias_type = p.d_layout.type;
   const bool biased = (p.desc.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0;
   std::vector<float> sums(m);
   for (std::size_t column = 0; column < n; ++column) {
@@ -173,6 +172,10 @@ cublasStatus_t check_product(const Product& p) {
   }
   const bool biased = (p.desc.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0;
   if (biased && p.desc.bias == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
+  // The elements of a bias are those of D, says the header.
+  if (biased && p.desc.bias_type >= 0 && p.desc.bias_type != static_cast<int>(d.type)) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -188,11 +191,9 @@ cublasStatus_t multiply(const Product& product, cudaStream_t stream, int device)
   if (product.beta != 0) check_extent("C", product.c, extent_bytes(product.c_layout));
   check_extent("D", product.d, extent_bytes(product.d_layout));
   if ((product.desc.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0) {
-    const cudaDataType type = product.desc.bias_type < 0
-                                  ? product.d_layout.type
-                                  : static_cast<cudaDataType>(product.desc.bias_type);
-    check_extent("bias", product.desc.bias, product.m() * size_of(type));
+    check_extent("bias", product.desc.bias, product.m() * size_of(product.d_layout.type));
   }
+  if (product.desc.epilogue != CUBLASLT_EPILOGUE_DEFAULT) ++counted().epilogues;
   const cudaError_t error = enqueue(stream, [product] {
     const DeviceAccess access;
     for (int batch = 0; batch < product.d_layout.batch; ++batch) {
@@ -396,6 +397,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   const auto status =
       check_product({*desc, 1, 0, nullptr, nullptr, nullptr, nullptr, *a, *b, *c, *d});
   if (status != CUBLAS_STATUS_SUCCESS) return status;
+  if (!options().blas_epilogues && desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
   results[0] = {};
   results[0].state = CUBLAS_STATUS_SUCCESS;
   *returned = 1;

@@ -37,6 +37,7 @@ struct Runtime {
   std::recursive_mutex mutex;
   Counters counters;
   std::map<std::uintptr_t, Allocation> allocations;  // by address
+  std::map<std::uintptr_t, std::size_t> pinned;      // bytes of the host's, by address
   std::map<int, DeviceState> devices;
   std::map<std::pair<int, const void*>, std::size_t> dynamic_limits;  // opted in
   std::map<std::string, Resources> resources;  // by kernel, as in limits.json
@@ -48,6 +49,10 @@ Runtime& runtime();
 
 // The allocation that holds the byte at `address`, or null.
 const std::pair<const std::uintptr_t, Allocation>* find_allocation(std::uintptr_t address);
+
+// Whether the byte at `address` is pinned memory of the host, which kernels of every device may
+// read and write.
+bool is_pinned(std::uintptr_t address);
 
 // One lock for all calls: emulated devices take turns.
 std::recursive_mutex& runtime_mutex();

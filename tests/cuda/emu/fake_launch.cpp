@@ -13,10 +13,11 @@ namespace emu {
 
 namespace {
 
-// A pointer that a kernel receives lies in memory of its device, or is null.
+// A pointer that a kernel receives lies in memory of its device or pinned memory, or is null.
 void check_pointer(std::uintptr_t address, int device, std::size_t index) {
   const auto* const found = find_allocation(address);
   if (address == 0 || (found != nullptr && found->second.device == device)) return;
+  if (is_pinned(address)) return;
   // One past the end is a legal pointer: the end of an empty range.
   const auto* const before = find_allocation(address - 1);
   if (before != nullptr && before->second.device == device) return;

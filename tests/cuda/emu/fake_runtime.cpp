@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <string_view>
 #include <utility>
@@ -24,6 +25,12 @@ const std::pair<const std::uintptr_t, Allocation>* find_allocation(std::uintptr_
   if (next == all.begin()) return nullptr;
   --next;
   return address < next->first + next->second.bytes ? &*next : nullptr;
+}
+
+bool is_pinned(std::uintptr_t address) {
+  const auto& all = runtime().pinned;
+  auto next = all.upper_bound(address);
+  return next != all.begin() && address < std::prev(next)->first + std::prev(next)->second;
 }
 
 namespace {
@@ -91,13 +98,17 @@ std::size_t live_bytes() {
 
 std::size_t live_allocations() {
   const Lock lock(runtime_mutex());
-  return runtime().allocations.size();
+  return runtime().allocations.size() + runtime().pinned.size();
 }
 
 DeviceRange device_allocation(const void* inside) {
-  const auto* const found = find_allocation(reinterpret_cast<std::uintptr_t>(inside));
-  if (found == nullptr) return {nullptr, 0};
-  return {reinterpret_cast<const void*>(found->first), found->second.bytes};
+  const auto address = reinterpret_cast<std::uintptr_t>(inside);
+  if (const auto* const found = find_allocation(address)) {
+    return {reinterpret_cast<const void*>(found->first), found->second.bytes};
+  }
+  if (!is_pinned(address)) return {nullptr, 0};
+  const auto block = std::prev(runtime().pinned.upper_bound(address));
+  return {reinterpret_cast<const void*>(block->first), block->second};
 }
 
 // ---- Memory
@@ -176,15 +187,19 @@ void give_memory(void* memory, std::size_t bytes) {
   munmap(memory, whole_pages(bytes) + kPageBytes);
 }
 
+// Whether a test asked for this allocation to fail.
+bool fails_now() {
+  Runtime& state = runtime();
+  return state.allocations_until_failure >= 0 && state.allocations_until_failure-- == 0;
+}
+
 cudaError_t allocate(void** pointer, std::size_t bytes) {
   if (pointer == nullptr) return note(cudaErrorInvalidValue);
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
   Runtime& state = runtime();
   DeviceState& device = state.devices[chosen_device];
-  if (state.allocations_until_failure >= 0 && state.allocations_until_failure-- == 0) {
-    return note(cudaErrorMemoryAllocation);
-  }
+  if (fails_now()) return note(cudaErrorMemoryAllocation);
   if (bytes <= options().memory_bytes - std::min(device.used_bytes, options().memory_bytes)) {
     *pointer = take_memory(bytes);
   }
@@ -462,9 +477,13 @@ cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
   return on_runtime([&] {
     *pointer = nullptr;
     if (bytes == 0) return cudaSuccess;
-    if (posix_memalign(pointer, kAlignment, bytes) == 0) return cudaSuccess;
-    *pointer = nullptr;
-    return note(cudaErrorMemoryAllocation);
+    if (fails_now() || posix_memalign(pointer, kAlignment, bytes) != 0) {
+      *pointer = nullptr;
+      return note(cudaErrorMemoryAllocation);
+    }
+    runtime().pinned[reinterpret_cast<std::uintptr_t>(*pointer)] = bytes;
+    ++counted().allocations;
+    return cudaSuccess;
   });
 }
 cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
@@ -475,6 +494,7 @@ cudaError_t cudaFreeHost(void* pointer) {
   const Lock lock(runtime_mutex());
   const cudaError_t error = enter();
   if (error == cudaSuccess) finish_device(-1);
+  runtime().pinned.erase(reinterpret_cast<std::uintptr_t>(pointer));
   std::free(pointer);
   return error;
 }

@@ -3,6 +3,7 @@
 // the wrong order.
 #include <algorithm>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "fake_device.h"
@@ -25,6 +26,8 @@ struct CUstream_st {
   std::deque<emu::Operation> queue;
   std::unique_ptr<CUgraph_st> captured;  // while capturing
   bool capture_lost = false;
+  cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
+  std::thread::id capturing_thread = {};
 };
 struct CUevent_st {
   std::shared_ptr<Mark> mark;
@@ -73,7 +76,7 @@ void finish_mark(const std::shared_ptr<Mark>& mark) {
   }
 }
 
-// A call on a live stream; `synchronises` if it may not be made while anything is captured.
+// A call on a live stream; `synchronises` if a capture may forbid it.
 template <class Work>
 cudaError_t on_stream(cudaStream_t handle, bool synchronises, const Work& work) {
   const Lock lock(runtime_mutex());
@@ -138,7 +141,13 @@ void drop_streams(int device) {
 bool breaks_capture() {
   bool any = false;
   for (const cudaStream_t stream : streams()) {
-    if (stream->captured != nullptr) any = stream->capture_lost = true;
+    if (stream->captured == nullptr || stream->capture_mode == cudaStreamCaptureModeRelaxed)
+      continue;
+    if (stream->capture_mode == cudaStreamCaptureModeThreadLocal &&
+        stream->capturing_thread != std::this_thread::get_id()) {
+      continue;
+    }
+    any = stream->capture_lost = true;
   }
   return any;
 }
@@ -255,13 +264,15 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 
 // ---- Graphs
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode mode) {
   return on_stream(handle, false, [&](CUstream_st& stream) {
     // The legacy default stream cannot be captured.
     if (handle == nullptr) return note(cudaErrorStreamCaptureUnsupported);
     if (stream.captured != nullptr) return note(cudaErrorInvalidValue);
     stream.captured = std::make_unique<CUgraph_st>();
     stream.capture_lost = false;
+    stream.capture_mode = mode;
+    stream.capturing_thread = std::this_thread::get_id();
     return cudaSuccess;
   });
 }

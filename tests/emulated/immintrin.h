@@ -27,6 +27,7 @@
 #undef _tile_dpbssd
 #undef _tile_loadd
 #undef _tile_stored
+#undef _tile_stream_loadd
 #undef _tile_zero
 
 #define _mm256_mask_storeu_epi16 emulated::mask_storeu_epi16_256
@@ -87,4 +88,5 @@
 #define _tile_loadd emulated::tiles().load
 #define _tile_release emulated::tiles().release
 #define _tile_stored emulated::tiles().store
+#define _tile_stream_loadd emulated::tiles().load
 #define _tile_zero emulated::tiles().zero

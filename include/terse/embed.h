@@ -136,7 +136,9 @@ class Embedder {
       schedule.push_back({static_cast<std::int64_t>(inputs[i].token_ids.size()), 0});
     }
     count_tokens(call, schedule, begin);
-    const auto groups = plan_groups(schedule, group_budget(batch_tokens_, schedule, threads_));
+    const auto groups = plan_groups(
+        schedule, group_budget(batch_tokens_, schedule, threads_,
+                               even_tokens(contexts_->backend(), model_->info().hidden_size)));
     run_groups(groups, threads_, *contexts_, call, rows.size(),
                [&](Context& context, std::span<const std::size_t> group) {
                  std::vector<std::size_t> members;

@@ -224,7 +224,9 @@ class Embedder {
   void run_slice(Call& work, std::span<const std::size_t> rows,
                  std::span<const ScheduledRow> schedule, const CallOptions& call,
                  std::size_t all_rows, const AsideWork& aside) const {
-    const auto groups = plan_groups(schedule, group_budget(batch_tokens_, schedule, threads_));
+    const auto groups = plan_groups(
+        schedule, group_budget(batch_tokens_, schedule, threads_,
+                               even_tokens(contexts_->backend(), model_->info().hidden_size)));
     run_groups(
         groups, threads_, *contexts_, call, all_rows,
         [&](Context& context, std::span<const std::size_t> group) {

@@ -292,7 +292,7 @@ class Reranker {
                  std::size_t next) const {
     const std::size_t first = std::exchange(work.sliced_rows, work.rows.size());
     const auto schedule = std::span<const ScheduledRow>(work.schedule).subspan(first);
-    auto groups = plan_groups(schedule, group_budget(batch_tokens_, schedule, threads_));
+    auto groups = plan_groups(schedule, budget(schedule));
     for (std::vector<std::size_t>& group : groups) {
       for (std::size_t& row : group) row += first;
     }
@@ -361,10 +361,14 @@ class Reranker {
     }
   }
 
+  std::int64_t budget(std::span<const ScheduledRow> rows) const {
+    return group_budget(batch_tokens_, rows, threads_,
+                        even_tokens(contexts_->backend(), model_->info().hidden_size));
+  }
+
   std::vector<CascadeGroup> cascade_groups(const Call& work) const {
     std::vector<CascadeGroup> groups;
-    for (auto& rows :
-         plan_groups(work.schedule, group_budget(batch_tokens_, work.schedule, threads_))) {
+    for (auto& rows : plan_groups(work.schedule, budget(work.schedule))) {
       std::vector<const Input*> inputs;
       for (const std::size_t row : rows) inputs.push_back(&work.rows[row].input);
       groups.push_back({std::move(rows), PausedPass(inputs, share_prefix_)});

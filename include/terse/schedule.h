@@ -25,9 +25,14 @@
 
 namespace terse {
 
-// Tokens of a group where the caller does not say: enough rows to multiply at full speed, few
-// enough that a layer's activations stay in a core's cache.
+// Tokens of a group where nobody says: enough rows to multiply at full speed, few enough that a
+// layer's activations stay in a core's cache.
 inline constexpr std::int64_t kGroupTokens = 2048;
+
+// The same for a backend and a model of rows that are hidden_size wide.
+inline std::int64_t even_tokens(const Backend& backend, std::int64_t hidden_size) {
+  return hidden_size <= 1024 ? backend.even_tokens : kGroupTokens;
+}
 
 // Contexts for forward passes, kept between calls so that their memory is.
 class ContextPool {
@@ -133,10 +138,10 @@ inline std::vector<std::vector<std::size_t>> plan_groups(std::span<const Schedul
 }
 
 // The budget for a call: what was asked, else one that cuts the call into groups of about equal
-// size, at most kGroupTokens and as many for every worker. A call that fits one group and shares
+// size, at most `even` tokens and as many for every worker. A call that fits one group and shares
 // openings stays one: cutting it would compute them twice.
 inline std::int64_t group_budget(std::int64_t asked, std::span<const ScheduledRow> rows,
-                                 int threads) {
+                                 int threads, std::int64_t even = kGroupTokens) {
   if (asked > 0) return asked;
   std::int64_t work = 0;  // tokens, without openings
   std::int64_t opening = 0;
@@ -144,8 +149,8 @@ inline std::int64_t group_budget(std::int64_t asked, std::span<const ScheduledRo
     work += row.tokens - row.opening;
     opening = std::max(opening, row.opening);
   }
-  if (work == 0 || (opening > 0 && work <= kGroupTokens)) return kGroupTokens;
-  const std::int64_t rounds = (work + threads * kGroupTokens - 1) / (threads * kGroupTokens);
+  if (work == 0 || (opening > 0 && work <= even)) return even;
+  const std::int64_t rounds = (work + threads * even - 1) / (threads * even);
   const std::int64_t groups = rounds * threads;
   // Rows are not cut, so a group that is filled in order of length ends about half a row short.
   const std::int64_t half_row = work / static_cast<std::int64_t>(rows.size()) / 2;

@@ -2,6 +2,10 @@
 // library owns them (Tensor: an aligned buffer with a view of it).
 #pragma once
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -64,13 +68,22 @@ struct TensorView {
 class AlignedBuffer {
  public:
   static constexpr std::size_t kAlignment = 64;
+  // Buffers of at least two of these ask the system for pages of this size: rows of a matrix lie
+  // on as many small pages, more than a core translates at once.
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t bytes) : bytes_(bytes) {
+    const std::size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kAlignment;
     const std::size_t rounded = static_cast<std::size_t>(
         add_sizes(bytes, kAlignment, "buffer size") / kAlignment * kAlignment);
-    data_.reset(std::aligned_alloc(kAlignment, rounded));
+    data_.reset(std::aligned_alloc(alignment, rounded));
     check(data_ != nullptr, ErrorClass::memory, "could not allocate ", bytes, " bytes");
+#if defined(__linux__)
+    // Advice: where it isn't taken, pages are small.
+    if (alignment == kHugePage)
+      ::madvise(data_.get(), rounded / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
   }
 
   void* data() const { return data_.get(); }

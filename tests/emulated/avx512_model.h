@@ -288,6 +288,16 @@ inline __m512 scalef_ps(__m512 x, __m512 y) {
   return ps(each<float>([&](std::size_t i) { return scalef(a[i], b[i]); }));
 }
 
+// x less its whole part; only for rounding downwards.
+inline __m512 reduce_ps(__m512 x, int control) {
+  if ((control & 0xf7) != 1) throw std::logic_error("reduce_ps: a control that is not modelled");
+  const auto a = lanes<float>(x);
+  return ps(each<float>([&](std::size_t i) {
+    if (std::isinf(a[i])) return 0.0f;
+    return a[i] - std::floor(a[i]);
+  }));
+}
+
 // A sequence of instructions: halves are added until one lane is left.
 inline float reduce_add_ps(__m512 x) {
   auto a = lanes<float>(x);
@@ -332,6 +342,19 @@ inline __m256bh cvtneps_pbh(__m512 x) {
   for (std::size_t i = 0; i < 16; ++i) halves[i] = cvtneps_pbh(a[i]);
   std::memcpy(&y, halves.data(), 32);
   return y;
+}
+
+// The second operand's lanes first.
+inline __m512bh cvtne2ps_pbh(__m512 x, __m512 y) {
+  const auto upper = lanes<float>(x), lower = lanes<float>(y);
+  Lanes<std::uint16_t> halves;
+  for (std::size_t i = 0; i < 16; ++i) {
+    halves[i] = cvtneps_pbh(lower[i]);
+    halves[16 + i] = cvtneps_pbh(upper[i]);
+  }
+  __m512bh z;
+  std::memcpy(&z, halves.data(), 64);
+  return z;
 }
 
 // c + upper products, then + lower products, each a fused multiply-add that rounds to nearest even

@@ -17,6 +17,7 @@
 
 // Some are macros where the compiler does not optimise.
 #undef _mm512_cmp_ps_mask
+#undef _mm512_reduce_ps
 #undef _mm512_roundscale_ps
 #undef _mm512_mask_blend_epi16
 #undef _mm512_shuffle_f32x4
@@ -27,6 +28,7 @@
 #undef _tile_dpbssd
 #undef _tile_loadd
 #undef _tile_stored
+#undef _tile_stream_loadd
 #undef _tile_zero
 
 #define _mm256_mask_storeu_epi16 emulated::mask_storeu_epi16_256
@@ -42,6 +44,7 @@
 #define _mm512_cvtepi32_epi8 emulated::cvtepi32_epi8
 #define _mm512_cvtepi32_ps emulated::cvtepi32_ps
 #define _mm512_cvtepu16_epi32 emulated::cvtepu16_epi32
+#define _mm512_cvtne2ps_pbh emulated::cvtne2ps_pbh
 #define _mm512_cvtneps_pbh emulated::cvtneps_pbh
 #define _mm512_cvtps_epi32 emulated::cvtps_epi32
 #define _mm512_dpbf16_ps emulated::dpbf16_ps
@@ -64,6 +67,7 @@
 #define _mm512_or_si512 emulated::or_si512
 #define _mm512_reduce_add_ps emulated::reduce_add_ps
 #define _mm512_reduce_max_epi32 emulated::reduce_max_epi32
+#define _mm512_reduce_ps emulated::reduce_ps
 #define _mm512_roundscale_ps emulated::roundscale_ps
 #define _mm512_scalef_ps emulated::scalef_ps
 #define _mm512_set1_epi32 emulated::set1_epi32
@@ -87,4 +91,5 @@
 #define _tile_loadd emulated::tiles().load
 #define _tile_release emulated::tiles().release
 #define _tile_stored emulated::tiles().store
+#define _tile_stream_loadd emulated::tiles().load
 #define _tile_zero emulated::tiles().zero

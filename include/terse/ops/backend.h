@@ -221,6 +221,9 @@ struct Backend {
   // What a device needs around its ops; the CPU leaves all of it as it is.
   std::int64_t group_tokens = 0;  // of a packed group, at most; 0: what fits a core's caches
   int lanes = 0;                  // groups under way at once; 0: one for each thread
+  // Of the groups of about equal size that a core's caches want. Fewer where products are fast
+  // beside memory; of rows wider than 1,024, whose weights are what has to be read, 2,048.
+  std::int64_t even_tokens = 2048;
   // The state of a lane's context, for passes of at most max_rows rows (more make it grow).
   std::shared_ptr<void> (*make_state)(int lane, std::int64_t max_rows) = nullptr;
   // attention_bytes of any batch of that many tokens, where it does not depend on more.

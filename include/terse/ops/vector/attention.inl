@@ -17,30 +17,26 @@ class AttentionTile {
   using Element = typename Products::Element;
   using Layout = AttentionLayout<Element>;
   static constexpr std::int64_t kPerWord = Layout::kPerWord;
+  static constexpr std::int64_t kQueries = kTileQueries;  // of an item
 
   using Scope = typename Products::Scope;
 
   static std::int64_t scratch_floats(std::int64_t stride) {
-    std::int64_t floats = (2 * round_up(stride, kLanes) + kLanes + 2 * kKeyBlock) * kTileQueries;
-    if constexpr (Products::kAmx) floats += Scope::attention_words(stride);
-    return floats;
+    return 2 * (round_up(stride, kLanes) + kKeyBlock) * kTileQueries;
   }
 
-  AttentionTile(const Batch& batch, const Layout& layout, const AttentionRule& rule, Scope& scope,
+  AttentionTile(const Batch& batch, const Layout& layout, const AttentionRule& rule, Scope&,
                 float* scratch)
       : batch_(batch),
         layout_(layout),
         rule_(rule),
-        scope_(scope),
         head_words_(layout.stride() / kPerWord),
-        output_step_(Products::kAmx ? round_up(layout.stride(), kLanes) + kLanes : kTileQueries),
         parts_(rule.causal ? 2 : 1) {
     const std::int64_t part = round_up(layout.stride(), kLanes) * kTileQueries;
     queries_ = scratch;
     output_ = queries_ + part;
-    scores_ = output_ + part + kLanes * kTileQueries;
+    scores_ = output_ + part;
     pairs_ = reinterpret_cast<Word*>(scores_ + kKeyBlock * kTileQueries);
-    edges_ = pairs_ + kKeyBlock * kTileQueries;
   }
 
   // The queries: lane l is row rows[l] of the batch (of `sequence`) and query head heads[l].
@@ -145,36 +141,23 @@ class AttentionTile {
 
   // scores_ (count, kTileQueries) = keys queries^T
   void multiply_keys(const Element* keys, std::int64_t count) {
-    if constexpr (Products::kAmx) {
-      scope_.multiply_keys(reinterpret_cast<const Word*>(keys), head_words_, count, queries_,
-                           vectors_, scores_, edges_);
-    } else {
-      TileArguments arguments;
-      arguments.a = reinterpret_cast<const Word*>(keys);
-      arguments.a_step = head_words_;
-      arguments.b = reinterpret_cast<const Word*>(queries_);
-      arguments.b_step = kTileQueries;
-      arguments.b_second = kLanes;
-      arguments.k = head_words_;
-      arguments.c = scores_;
-      arguments.c_step = kTileQueries;
-      arguments.prefetch = reinterpret_cast<const std::byte*>(arguments.a);
-      multiply_rows<Products>(arguments, count, vectors_);
-    }
+    TileArguments arguments;
+    arguments.a = reinterpret_cast<const Word*>(keys);
+    arguments.a_step = head_words_;
+    arguments.b = reinterpret_cast<const Word*>(queries_);
+    arguments.b_step = kTileQueries;
+    arguments.b_second = kLanes;
+    arguments.k = head_words_;
+    arguments.c = scores_;
+    arguments.c_step = kTileQueries;
+    arguments.prefetch = reinterpret_cast<const std::byte*>(arguments.a);
+    multiply_rows<Products>(arguments, count, vectors_);
   }
 
-  // output_ (stride, kTileQueries) += values^T probabilities; by AMX its transpose, which is what
-  // takes values as they lie as the right-hand operand.
+  // output_ (stride, kTileQueries) += values^T probabilities
   void multiply_values(const Element* values, std::int64_t count) {
     for (std::int64_t part = 0; part < (kPerWord == 1 ? 1 : parts_); ++part) {
-      const Word* pairs = pairs_ + part * kKeyBlock / 2 * kTileQueries;
-      if constexpr (Products::kAmx) {
-        scope_.multiply_values(reinterpret_cast<const Word*>(values), layout_.stride(),
-                               ceil_div(count, kPerWord), pairs, vectors_, output_, output_step_,
-                               edges_);
-      } else {
-        multiply_values(values, count, pairs);
-      }
+      multiply_values(values, count, pairs_ + part * kKeyBlock / 2 * kTileQueries);
     }
   }
 
@@ -205,14 +188,6 @@ class AttentionTile {
     maximum_[v] = raised;
     sum_[v] = multiply_add(sum_[v], factor, exponentiate(scores, v, count, raised));
     if (all_equal(factor, broadcast(1.0f))) return;
-    if constexpr (Products::kAmx) {
-      alignas(64) float factors[kLanes];
-      store(factors, factor);
-      for (int i = 0; i < kLanes; ++i) {
-        scale_row(output_ + (v * kLanes + i) * output_step_, layout_.shape().head_dim, factors[i]);
-      }
-      return;
-    }
     float* output = output_ + v * kLanes;
     for (std::int64_t i = 0; i < layout_.shape().head_dim; ++i) {
       store(output + i * kTileQueries, load(output + i * kTileQueries) * factor);
@@ -295,10 +270,6 @@ class AttentionTile {
       const Vector inverse = select_less(zero(), sum_[v], broadcast(1.0f) / sum_[v],
                                          sum_[v]);  // a zero or a NaN
       const std::int64_t count = std::min<std::int64_t>(kLanes, lanes.count - v * kLanes);
-      if constexpr (Products::kAmx) {
-        write_rows(lanes, v, count, inverse, out, out_step);
-        continue;
-      }
       each_group(head_dim, [&](std::int64_t d, std::int64_t n) {
         Vector values[kLanes];
         for (int i = 0; i < kLanes; ++i) {
@@ -323,28 +294,10 @@ class AttentionTile {
     }
   }
 
-  // The same where output_ is (kTileQueries, output_step_).
-  void write_rows(const Lanes& lanes, std::int64_t v, std::int64_t count, Vector inverse,
-                  Element* out, std::int64_t out_step) {
-    const std::int64_t head_dim = layout_.shape().head_dim;
-    alignas(64) float factors[kLanes];
-    store(factors, inverse);
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::int64_t lane = v * kLanes + i;
-      const float* row = output_ + lane * output_step_;
-      Element* to = out + lanes.out_rows[lane] * out_step + lanes.heads[lane] * head_dim;
-      each_group(head_dim, [&](std::int64_t d, std::int64_t n) {
-        store(to + d, multiply_add(load(row + d, n), broadcast(factors[i]), zero()), n);
-      });
-    }
-  }
-
   const Batch& batch_;
   const Layout& layout_;
   AttentionRule rule_;
-  [[maybe_unused]] Scope& scope_;
   std::int64_t head_words_;
-  std::int64_t output_step_;
   // bf16 numbers that a probability is the sum of. One rounds it to 8 bits; of the roundings
   // between two layers it is the one that the reference does not do. Decoders, where attention is 1
   // to 2 % of the work, take two: on their small models this takes a quarter off the largest error.
@@ -354,7 +307,6 @@ class AttentionTile {
   float* output_;
   float* scores_;
   Word* pairs_;  // [parts_][kKeyBlock / 2][kTileQueries]
-  Word* edges_;  // what AMX needs beside
   Vector maximum_[2];
   Vector sum_[2];
   Vector first_seen_[2];
@@ -366,10 +318,9 @@ class AttentionTile {
 };
 
 // Shares tiles of (sequence, key head, queries) among the workers, whoever is free.
-template <class Products>
+template <class Products, class Tile = AttentionTile<Products>>
 struct Attention {
   using Element = typename Products::Element;
-  using Tile = AttentionTile<Products>;
 
   const Batch& batch;
   const RowSelection* selection;
@@ -383,7 +334,7 @@ struct Attention {
   // Number of the first tile of a sequence for one key head: enough for the tiles of all before it,
   // without a table of sums.
   std::int64_t tile_begin(std::int64_t sequence) const {
-    return query_begin(sequence) * group() / kTileQueries + sequence;
+    return query_begin(sequence) * group() / Tile::kQueries + sequence;
   }
   std::int64_t group() const { return shape.heads / shape.kv_heads; }
 
@@ -415,12 +366,12 @@ struct Attention {
     }
     const std::int64_t tiles = tile_begin(low + 1) - tile_begin(low);
     const std::int64_t within = item - tile_begin(low) * shape.kv_heads;
-    const std::int64_t first = within % tiles * kTileQueries;
+    const std::int64_t first = within % tiles * Tile::kQueries;
     const std::int64_t all = (query_begin(low + 1) - query_begin(low)) * group();
     if (first >= all) return false;
     lanes.sequence = low;
     lanes.kv_head = within / tiles;
-    lanes.count = std::min(kTileQueries, all - first);
+    lanes.count = std::min(Tile::kQueries, all - first);
     for (std::int64_t i = 0; i < lanes.count; ++i) {
       lanes.out_rows[i] = query_begin(low) + (first + i) / group();
       lanes.rows[i] = selection == nullptr

@@ -13,7 +13,7 @@ inline constexpr std::int64_t kUnitPanels = 2 * kLanes / kPanelColumns;  // of o
 //   kWidened       widen(from, steps, to) brings panels to the operands' type, piece by piece
 //   stride(width)  words from one operand row to the next
 //   Scope          what a worker holds while it multiplies: a ComputeScope at least
-//   kAmx           Scope multiplies, see ops/amx.h; else
+//   kAmx           Scope multiplies, and finishes rows behind its products, see ops/amx.h; else
 //   tiles()        inner loops on words of operands
 // Int8 itself has no Element and says in addition what int8.inl needs.
 
@@ -279,18 +279,25 @@ inline void each_product_block(Context& context, const Operand& in, const PanelW
   const std::int64_t step = range.group_panels * kPanelColumns;
   const std::int64_t kept_rows =
       kKeptFloats<Products> / std::max<std::int64_t>(range.kept_floats, 1);
+  std::int64_t most_rows = kBlockRows;
+  if constexpr (Products::kAmx) most_rows = Products::Scope::block_rows(in_step);
   const std::int64_t block_rows =
-      std::clamp<std::int64_t>(std::min(kBlockFloats / step, kept_rows), kTileRows, kBlockRows);
+      std::clamp<std::int64_t>(std::min(kBlockFloats / step, kept_rows), kTileRows, most_rows);
   const bool copies_rows = range.selection != nullptr || !std::is_same_v<Products, Source>;
   const std::int64_t copied_words = copies_rows ? block_rows * in_step : 0;
-  const std::int64_t words = block_rows * (step + range.kept_floats) + kWidenedWords + copied_words;
+  std::int64_t y_floats = block_rows * step;
+  if constexpr (Products::kAmx) {
+    y_floats = Products::Scope::product_floats(block_rows, range.group_panels);
+  }
+  const std::int64_t words =
+      y_floats + block_rows * range.kept_floats + kWidenedWords + copied_words;
   context.scratch.reserve(context.threads, static_cast<std::size_t>(words) * sizeof(Word));
   const auto run = [&](std::int64_t begin, std::int64_t end, int worker) {
     [[maybe_unused]] typename Products::Scope scope;
     weight.prepare(
         [&](std::int64_t panel) { convert_panel<Products::kWeightBytes>(weight, panel); });
     float* y = context.scratch.of<float>(worker);
-    float* kept = y + block_rows * step;
+    float* kept = y + y_floats;
     auto* widened = reinterpret_cast<Word*>(kept + block_rows * range.kept_floats);
     Word* copies = widened + kWidenedWords;
     const std::int64_t blocks = ceil_div(end - begin, block_rows);
@@ -298,15 +305,20 @@ inline void each_product_block(Context& context, const Operand& in, const PanelW
       const std::int64_t row = begin + (end - begin) * block / blocks;
       const std::int64_t rows = begin + (end - begin) * (block + 1) / blocks - row;
       const Word* a = operand_rows<Products, Source>(in, range, row, rows, copies);
-      for (std::int64_t first = range.first_panel; first < range.last_panel;
-           first += range.group_panels) {
-        const std::int64_t last = std::min(range.last_panel, first + range.group_panels);
-        if constexpr (Products::kAmx) {
-          scope.multiply_panels(a, in_step, rows, weight, first, last, y, step);
-        } else {
+      if constexpr (Products::kAmx) {
+        scope.multiply_rows(
+            a, in_step, rows, weight, range.first_panel, range.last_panel, range.group_panels, y,
+            [&](const auto& done) {
+              finish(ProductBlock{row + done.row, done.rows, done.first_panel, done.last_panel,
+                                  done.y, done.step, kept + done.row * range.kept_floats});
+            });
+      } else {
+        for (std::int64_t first = range.first_panel; first < range.last_panel;
+             first += range.group_panels) {
+          const std::int64_t last = std::min(range.last_panel, first + range.group_panels);
           multiply_panels<Products>(a, in_step, rows, weight, first, last, y, step, widened);
+          finish(ProductBlock{row, rows, first, last, y, step, kept});
         }
-        finish(ProductBlock{row, rows, first, last, y, step, kept});
       }
     }
   };

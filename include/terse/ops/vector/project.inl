@@ -36,7 +36,7 @@ struct Projection {
                                 static_cast<float>(spec.query_scale),
                                 Layout(batch, out.shape, out.data)};
     const std::int64_t query_panels = out.shape.heads * out.shape.head_dim / kPanelColumns;
-    const std::int64_t group = group_panels(out.shape, weight);
+    const std::int64_t group = group_panels(out.shape, weight, rotary);
     ProductRange range{0, weight.panels(), group, nullptr, 0};
     if (spec.selection != nullptr && group < weight.panels() && query_panels % kUnitPanels == 0) {
       // Queries of the selected rows only, keys and values of all.
@@ -47,14 +47,22 @@ struct Projection {
   }
 
  private:
-  // The smallest group of whole panels and whole heads, or everything.
-  static std::int64_t group_panels(const AttentionShape& shape, const PanelWeight& weight) {
+  // The smallest group of whole panels and whole heads, or everything. Where rows are finished
+  // behind the products of others, two panels, if nothing needs the other half of a head.
+  static std::int64_t group_panels(const AttentionShape& shape, const PanelWeight& weight,
+                                   const RotaryRows* rotary) {
     if (shape.head_dim % kPanelColumns != 0) return weight.panels();
+    if (Products::kAmx && rotary == nullptr && shape.head_dim % (2 * kPanelColumns) == 0) return 2;
     return round_up(shape.head_dim / kPanelColumns, kUnitPanels);
   }
 
   void multiply(Context& context, const Operand& x, const ProductRange& range) const {
     each_linear_block<Products>(context, x, qkv, range, [&](const ProductBlock& block) {
+      const std::int64_t first = block.first_panel * kPanelColumns;
+      const std::int64_t columns =
+          std::min(block.last_panel * kPanelColumns, weight.columns()) - first;
+      const std::int64_t at = first % layout.shape().head_dim;
+      const bool one_head = rotary == nullptr && at + columns <= layout.shape().head_dim;
       // Rows rise, so that the sequence is searched for once and then followed.
       std::int64_t sequence = -1;
       for (std::int64_t i = 0; i < block.rows; ++i) {
@@ -64,7 +72,9 @@ struct Projection {
                 : range.selection->rows[static_cast<std::size_t>(block.row + i)];
         if (sequence < 0) sequence = sequence_of(row);
         while (batch.cu_seqlens[static_cast<std::size_t>(sequence + 1)] <= row) ++sequence;
-        finish_row(row, KeyRows(batch, sequence), block, block.y + i * block.step);
+        const KeyRows keys(batch, sequence);
+        float* y = block.y + i * block.step;
+        one_head ? finish_part(row, keys, first, at, columns, y) : finish_row(row, keys, block, y);
       }
     });
   }
@@ -89,38 +99,60 @@ struct Projection {
       }
       if (head < shape.heads) {
         scale_row(x, shape.head_dim, query_scale);
-        write_head(x, layout.query(row, head));
+        write_head(x, shape.head_dim, layout.query(row, head));
       } else if (head < shape.heads + shape.kv_heads) {
-        write_head(x, layout.key(row, head - shape.heads));
+        write_head(x, shape.head_dim, layout.key(row, head - shape.heads));
       } else {
-        write_value(x, row - keys.begin, head - shape.heads - shape.kv_heads, keys);
+        write_value(x, 0, shape.head_dim, row - keys.begin, head - shape.heads - shape.kv_heads,
+                    keys);
       }
     }
   }
 
-  void write_head(const float* x, Element* to) const {
-    each_group(layout.shape().head_dim,
-               [&](std::int64_t i, std::int64_t n) { store(to + i, load(x + i, n), n); });
-    end_operand_row(to, layout.shape().head_dim);
+  // Columns of one head that is not rotated: elements [at, at + count) of it, in one pass.
+  void finish_part(std::int64_t row, const KeyRows& keys, std::int64_t first, std::int64_t at,
+                   std::int64_t count, float* y) const {
+    const AttentionShape& shape = layout.shape();
+    const std::int64_t head = first / shape.head_dim;
+    const float* bias = weight.bias() + first;
+    const std::int64_t kv_head = head - shape.heads - shape.kv_heads;
+    if (kv_head >= 0) {
+      add_row(y, bias, count);
+      return write_value(y, at, count, row - keys.begin, kv_head, keys);
+    }
+    const bool is_query = head < shape.heads;
+    const Vector scale = broadcast(is_query ? query_scale : 1.0f);
+    Element* to = (is_query ? layout.query(row, head) : layout.key(row, head - shape.heads)) + at;
+    each_group(count, [&](std::int64_t i, std::int64_t n) {
+      store(to + i, (load(y + i, n) + load(bias + i, n)) * scale, n);
+    });
+    end_operand_row(to, count);
   }
 
-  void write_value(const float* x, std::int64_t index, std::int64_t kv_head,
-                   const KeyRows& keys) const {
-    const std::int64_t head_dim = layout.shape().head_dim;
+  // Elements of a head; an odd last one is followed by the zero that completes its word.
+  void write_head(const float* x, std::int64_t count, Element* to) const {
+    each_group(count, [&](std::int64_t i, std::int64_t n) { store(to + i, load(x + i, n), n); });
+    end_operand_row(to, count);
+  }
+
+  // Elements [at, at + count) of a value.
+  void write_value(const float* x, std::int64_t at, std::int64_t count, std::int64_t index,
+                   std::int64_t kv_head, const KeyRows& keys) const {
     const std::int64_t slot = keys.value_slot(index);
     Element* to = layout.value(slot, kv_head);
     if constexpr (std::is_same_v<Element, float>) {
-      each_group(head_dim,
-                 [&](std::int64_t i, std::int64_t n) { store(to + i, load(x + i, n), n); });
+      to += at;
+      each_group(count, [&](std::int64_t i, std::int64_t n) { store(to + i, load(x + i, n), n); });
     } else {
-      each_group(head_dim, [&](std::int64_t i, std::int64_t n) {
+      to += 2 * at;
+      each_group(count, [&](std::int64_t i, std::int64_t n) {
         store_alternate(to + 2 * i, load(x + i, n), n);
       });
       // The slot that completes the last pair of a segment is multiplied by zero: it must not hold
       // a NaN.
       if (slot % 2 != 0 || !keys.ends_segment(index)) return;
-      Element* pad = layout.value(slot + 1, kv_head);
-      each_group(head_dim,
+      Element* pad = layout.value(slot + 1, kv_head) + 2 * at;
+      each_group(count,
                  [&](std::int64_t i, std::int64_t n) { store_alternate(pad + 2 * i, zero(), n); });
     }
   }

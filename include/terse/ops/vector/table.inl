@@ -114,19 +114,35 @@ struct Ops {
     const ComputeScope scope;
     const PanelWeight& weight = panel_weight(linear);
     const Vector factor = broadcast(static_cast<float>(spec.factor));
-    const ProductRange all{0, weight.panels(), weight.panels(), nullptr, 0};
-    each_linear_block<Products>(context, in, linear, all, [&](const ProductBlock& block) {
+    // Where rows are finished behind the products of others, columns are added as they come; but a
+    // norm of the product needs them all.
+    const bool by_columns = Products::kAmx && spec.product_norm == nullptr;
+    const bool keeps_rows = by_columns && out != nullptr && spec.next_norm != nullptr;
+    const ProductRange range{0, weight.panels(), by_columns ? 2 : weight.panels(), nullptr,
+                             keeps_rows ? kept_floats(*out) : 0};
+    each_linear_block<Products>(context, in, linear, range, [&](const ProductBlock& block) {
+      const std::int64_t first = block.first_panel * kPanelColumns;
+      const std::int64_t columns =
+          std::min((block.last_panel - block.first_panel) * kPanelColumns, x.width - first);
+      const float* bias = weight.bias() + first;
       for (std::int64_t i = 0; i < block.rows; ++i) {
         float* y = block.y + i * block.step;
         float* residual = residual_row(x, block.row + i);
-        add_row(y, weight.bias(), x.width);
-        norm_row(spec.product_norm, y, x.width);
-        each_group(x.width, [&](std::int64_t k, std::int64_t n) {
-          store(residual + k, multiply_add(factor, load(y + k, n), load(residual + k, n)), n);
+        if (spec.product_norm != nullptr) {
+          add_row(y, bias, columns);
+          norm_row(spec.product_norm, y, columns);
+        }
+        each_group(columns, [&](std::int64_t k, std::int64_t n) {
+          float* sum = residual + first + k;
+          Vector product = load(y + k, n);
+          if (spec.product_norm == nullptr) product = product + load(bias + k, n);
+          store(sum, multiply_add(factor, product, load(sum, n)), n);
         });
+        if (first + columns < x.width) continue;
         norm_row(spec.sum_norm, residual, x.width);
         if (out == nullptr) continue;
-        write_operand(spec.next_norm, residual, *out, block.row + i, y);
+        float* normed = keeps_rows ? block.kept + i * range.kept_floats : y;
+        write_operand(spec.next_norm, residual, *out, block.row + i, normed);
       }
     });
   }
@@ -135,6 +151,7 @@ struct Ops {
                                 Activation activation, Operand out) {
     const PanelWeight& weight = panel_weight(linear);
     const ProductRange pairs{0, weight.panels(), 2, nullptr, kept_floats(out)};
+    const bool rounded = std::is_same_v<Element, bf16> || out.dtype == DType::i8;
     each_linear_block<Products>(context, in, linear, pairs, [&](const ProductBlock& block) {
       const std::int64_t first = block.first_panel * kPanelColumns;
       const std::int64_t columns = std::min(2 * kPanelColumns, out.width - first);
@@ -142,7 +159,7 @@ struct Ops {
       for (std::int64_t i = 0; i < block.rows; ++i) {
         const float* y = block.y + i * block.step;
         write_columns(out, block, i, first, columns, [&](std::int64_t k) {
-          return activate(activation, load(y + k) + load(bias + k));
+          return activate(activation, rounded, load(y + k) + load(bias + k));
         });
       }
     });

@@ -78,13 +78,13 @@ inline constexpr auto kTileConfigs = [] {
   return configs;
 }();
 
-// Rows of a block in tiles of one height, so that a block has one configuration. The last tile
-// begins where it ends with the block: the rows it shares with the one before are computed twice,
-// to the same bits, in one call of multiply_tiles, which reads all of C before it writes any.
+// Rows of a unit in tiles of one height, at most `rows`. The last tile begins where it ends with
+// the unit: the rows it shares with the one before are computed twice, to the same bits, in one
+// call of multiply_tiles, which reads all of C before it writes any.
 struct RowTiles {
   std::int64_t rows;
-  std::int64_t count = ceil_div(rows, kTileRows);
-  std::int64_t height = ceil_div(rows, count);
+  std::int64_t height;
+  std::int64_t count = ceil_div(rows, height);
   std::int64_t begin(std::int64_t tile) const { return std::min(tile * height, rows - height); }
 };
 
@@ -304,9 +304,8 @@ class TileScope {
   void use_whole_tiles() { configure(kTileRows, kTileWords); }
 
  private:
-  // What multiply_rows() was given. Units of rows have one height, so that one configuration serves
-  // them all: what the last has in common with the one before is computed twice, to the same bits,
-  // and finished once.
+  // What multiply_rows() was given. Units of rows have nearly one height, and their tiles one, so
+  // that one configuration serves nearly all.
   struct Product {
     Product(const Word* a_, std::int64_t a_step_, std::int64_t rows_, const PanelWeight& weight_,
             std::int64_t c_step_)
@@ -320,8 +319,10 @@ class TileScope {
     std::int64_t words = weight.panel_words() / kPanelColumns;
     std::int64_t units = ceil_div(rows, kUnitRows);
     std::int64_t height = ceil_div(rows, units);
+    std::int64_t tile_height = ceil_div(height, ceil_div(height, kTileRows));
 
-    std::int64_t begin(std::int64_t unit) const { return std::min(unit * height, rows - height); }
+    std::int64_t begin(std::int64_t unit) const { return unit * height; }
+    std::int64_t unit_rows(std::int64_t unit) const { return std::min(height, rows - begin(unit)); }
     // Words of k that are multiplied in one go from k on. A last step of fewer words has a
     // configuration of its own.
     std::int64_t block_words(std::int64_t k) const {
@@ -347,9 +348,7 @@ class TileScope {
         multiply_unit<INT8>(product, unit, first, last - first, k, c, [&behind] { behind(); });
         if (k + block_words < product.words) continue;
         behind.drain();
-        const std::int64_t row = unit * product.height;
-        behind.set({row, std::min(product.height, product.rows - row), first, last,
-                    c + (row - product.begin(unit)) * product.c_step, product.c_step},
+        behind.set({product.begin(unit), product.unit_rows(unit), first, last, c, product.c_step},
                    ceil_div(block_words, kTileWords));
       }
     }
@@ -377,7 +376,8 @@ class TileScope {
   template <bool INT8, class Between>
   void multiply_unit(const Product& product, std::int64_t unit, std::int64_t panel,
                      std::int64_t panels, std::int64_t k, float* c, const Between& between) {
-    const RowTiles tiles{product.height};
+    const std::int64_t rows = product.unit_rows(unit);
+    const RowTiles tiles{rows, std::min(product.tile_height, rows)};
     const std::int64_t block_words = product.block_words(k);
     const std::int64_t step_words = std::min(block_words, kTileWords);
     configure(tiles.height, step_words);

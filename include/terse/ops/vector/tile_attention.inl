@@ -8,8 +8,8 @@
 //
 // Steps of the products of the tile before and of the tile after lie between the rows of
 // exponentials, where the processor's window finds them. No order of theirs changes a bit. Measured
-// (Sapphire Rapids): 16 multiply-adds on vectors beside each tile product are free, what exceeds
-// them runs at half of its rate, as if the products took one of the two ports.
+// on Sapphire Rapids: 16 multiply-adds on vectors beside each tile product are free; more of them
+// take one cycle each instead of half of one, as if the products held one of the two ports.
 
 class TileAttention {
  public:

@@ -116,10 +116,10 @@ TEST_CASE("decoder rerankers give the reference's scores after every exit") {
     terse::LoadOptions quantized = reference(terse::DType::i8);
     quantized.isa.reset();  // the table that users get: tables agree bit for bit in int8 products
     const Gap int8 = score_gap(terse::Reranker::load(folder, quantized), folder, field);
-    // As of encoders on average, measured 2.1 to 2.9 times the reference's. The worst depends on the
-    // table, since what int8 would hurt is f32 in one and bf16 in the others: 3.3 to 5.8 times the
-    // reference's. That no case stands out is asked of it: of a thousand normal errors the largest
-    // is four times the mean, and rows with outlying channels take up to twice that.
+    // As of encoders on average, measured 2.1 to 2.9 times the reference's. The worst depends on
+    // the table, since what int8 would hurt is f32 in one and bf16 in the others: 3.3 to 5.8 times
+    // the reference's. That no case stands out is asked of it: of a thousand normal errors the
+    // largest is four times the mean, and rows with outlying channels take up to twice that.
     CHECK(int8.mean() <= 4 * stats["bf16_vs_f64"]["mean"].get<double>());
     CHECK(int8.worst <= 8 * int8.mean());
   }

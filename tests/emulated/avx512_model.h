@@ -314,8 +314,8 @@ inline float flushed(float value) {
   const std::uint32_t bits = to_bits(value);
   return (bits & 0x7f800000) == 0 ? to_float(bits & 0x80000000) : value;
 }
-// x y + z of such numbers, rounded to nearest even as if there were no least exponent, then flushed:
-// what is rounded to the least normal number only for want of a smaller one is a zero.
+// x y + z of such numbers, rounded to nearest even as if there were no least exponent, then
+// flushed: what is rounded to the least normal number only for want of a smaller one is a zero.
 inline float flushing_multiply_add(float x, float y, float z) {
   const float sum = std::fma(x, y, z);
   constexpr float kLeast = std::numeric_limits<float>::min();
@@ -363,8 +363,8 @@ inline __m512 dpbf16_ps(__m512 sums, __m512bh x, __m512bh y) {
   const auto c = lanes<float>(sums);
   const auto a = lanes<std::uint32_t>(x), b = lanes<std::uint32_t>(y);
   return ps(each<float>([&](std::size_t i) {
-    const float upper = flushing_multiply_add(half_as_float(a[i], true), half_as_float(b[i], true),
-                                              flushed(c[i]));
+    const float upper =
+        flushing_multiply_add(half_as_float(a[i], true), half_as_float(b[i], true), flushed(c[i]));
     return flushing_multiply_add(half_as_float(a[i], false), half_as_float(b[i], false), upper);
   }));
 }

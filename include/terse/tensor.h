@@ -75,8 +75,9 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t bytes) : bytes_(bytes) {
     const std::size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kAlignment;
+    // A size that aligned_alloc takes: whole multiples, of which the rest is never touched.
     const std::size_t rounded = static_cast<std::size_t>(
-        add_sizes(bytes, kAlignment, "buffer size") / kAlignment * kAlignment);
+        add_sizes(bytes, alignment, "buffer size") / alignment * alignment);
     data_.reset(std::aligned_alloc(alignment, rounded));
     check(data_ != nullptr, ErrorClass::memory, "could not allocate ", bytes, " bytes");
 #if defined(__linux__)

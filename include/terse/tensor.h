@@ -83,7 +83,7 @@ class AlignedBuffer {
 #if defined(__linux__)
     // Advice: where it isn't taken, pages are small.
     if (alignment == kHugePage)
-      ::madvise(data_.get(), rounded / kHugePage * kHugePage, MADV_HUGEPAGE);
+      ::madvise(data_.get(), bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
   }
 

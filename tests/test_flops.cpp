@@ -277,12 +277,17 @@ TEST_CASE("the planned activations are what a pass reserves") {
     const auto request = request_of(model.shape, 7, 19, 5);
     terse::Context context;
     model.run({request, request, request}, context);
-    CHECK(context.arena.capacity() == terse::activation_bytes(plain(), model.shape, 31, 3));
+    CHECK(context.arena.capacity() == terse::activation_bytes(plain(), model.shape, 31, 3, false));
   }
+  const SmallModel model("bge-reranker-v2.5-gemma2-lightweight", {.share_prefix = false});
+  const auto fewer = request_of(model.shape, 7, 19, 5, compressed(4, {2}, 2));
+  terse::Context context;
+  model.run({fewer, fewer, fewer}, context);
+  CHECK(context.arena.capacity() == terse::activation_bytes(plain(), model.shape, 31, 3, true));
   const terse::ModelShape shape = shape_of("bge-reranker-v2-gemma");
   const auto request = request_of(shape, 12, 100, 16);
   const auto plan = terse::plan_memory(plain(), shape, request, 512, 3);
-  CHECK(plan.activation_bytes == terse::activation_bytes(plain(), shape, 128, 4));
+  CHECK(plan.activation_bytes == terse::activation_bytes(plain(), shape, 128, 4, false));
   CHECK(plan.total_bytes() == plan.weight_bytes + 3 * plan.activation_bytes);
   CHECK(plan.weight_bytes == 4 * (terse::touched_weights(shape, request).layers + 2 * 2048));
 }

@@ -237,6 +237,10 @@ TEST_CASE("rows of a query are planned together, their opening counted once") {
   CHECK(terse::plan_groups(rows, 1000) == Groups{{1, 3, 2, 0}, {4}});
   CHECK(terse::plan_groups(rows, 1) == Groups{{1}, {3}, {4}, {2}, {0}});
   CHECK(terse::group_budget(0, rows, 4) == terse::kGroupTokens);
+  // 2,048 tokens and an opening of 74 are one group, not one of 15 rows and one of a single row.
+  const std::vector<terse::ScheduledRow> sixteen(16, {202, 0, 1, 74});
+  CHECK(terse::group_budget(0, sixteen, 2) == 2048 + 74);
+  CHECK(terse::plan_groups(sixteen, 2048 + 74).size() == 1);
   const std::vector<terse::ScheduledRow> encoder_rows = {{20, 0}, {40, 0}};
   CHECK(terse::group_budget(0, encoder_rows, 4) == 15 + 15);
   // 15,000 tokens after the openings are four rounds of two groups: 1,875 each, half a row to

@@ -9,7 +9,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -188,9 +190,11 @@ struct MemoryPlan {
   }
 };
 
-// What a forward pass takes from its arena for num_sequences rows of the given length.
+// What a forward pass takes from its arena for num_sequences rows of the given length; compresses:
+// passages, at some layer.
 inline std::uint64_t activation_bytes(const Backend& backend, const ModelShape& shape,
-                                      std::int64_t length, std::int64_t num_sequences) {
+                                      std::int64_t length, std::int64_t num_sequences,
+                                      bool compresses) {
   Batch batch;
   batch.cu_seqlens.push_back(0);
   for (std::int64_t sequence = 0; sequence < num_sequences; ++sequence) {
@@ -200,20 +204,25 @@ inline std::uint64_t activation_bytes(const Backend& backend, const ModelShape& 
     batch.cu_seqlens.push_back(static_cast<std::int32_t>(batch.positions.size()));
   }
   const std::int64_t rows = batch.total_tokens();
-  // Encoders need a second residual for the scored rows alone, decoders for rows compressed.
-  const std::int64_t spare_rows = shape.causal ? rows : num_sequences;
+  // A second residual holds the scored rows, or those that compression leaves.
+  const std::int64_t spare_rows = compresses ? rows : num_sequences;
   const AttentionShape attention{shape.num_attention_heads, shape.num_key_value_heads,
                                  shape.head_dim};
-  std::uint64_t sum = 0;
-  for (const std::size_t bytes :
-       {backend.residual_bytes(rows, shape.hidden_size),
-        backend.residual_bytes(spare_rows, shape.hidden_size),
-        operand_room(backend, rows, shape.hidden_size), backend.attention_bytes(batch, attention),
-        operand_room(backend, rows, shape.query_width()),
-        operand_room(backend, rows, shape.intermediate_size)}) {
-    sum = add_sizes(sum, (std::uint64_t{bytes} + 63) / 64 * 64, "activations");
-  }
-  return sum;
+  const auto sum_of = [](std::initializer_list<std::size_t> buffers) {
+    std::uint64_t sum = 0;
+    for (const std::size_t bytes : buffers) {
+      sum = add_sizes(sum, (std::uint64_t{bytes} + 63) / 64 * 64, "activations");
+    }
+    return sum;
+  };
+  const std::uint64_t kept = sum_of({backend.residual_bytes(rows, shape.hidden_size),
+                                     backend.residual_bytes(spare_rows, shape.hidden_size),
+                                     operand_room(backend, rows, shape.hidden_size)});
+  // Attention and the feed-forward part take turns in one place.
+  const std::uint64_t attending = sum_of({backend.attention_bytes(batch, attention),
+                                          operand_room(backend, rows, shape.query_width())});
+  const std::uint64_t gated = sum_of({operand_room(backend, rows, shape.intermediate_size)});
+  return add_sizes(kept, std::max(attending, gated), "activations");
 }
 
 // group_tokens: rows computed together, at most (a longer row stands alone). Scratch memory of ops,
@@ -233,7 +242,8 @@ inline MemoryPlan plan_memory(const Backend& backend, const ModelShape& shape,
     plan.weight_bytes = add_sizes(plan.weight_bytes, mul_sizes(block, dtype_size(dtype), "weights"),
                                   "bytes of prepared weights");
   }
-  plan.activation_bytes = activation_bytes(backend, shape, request.tokens(), sequences);
+  plan.activation_bytes = activation_bytes(backend, shape, request.tokens(), sequences,
+                                           !request.run.compress_layers.empty());
   plan.groups = threads;
   return plan;
 }

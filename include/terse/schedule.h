@@ -138,18 +138,24 @@ inline std::vector<std::vector<std::size_t>> plan_groups(std::span<const Schedul
 }
 
 // The budget for a call: what was asked, else one that cuts the call into groups of about equal
-// size, at most `even` tokens and as many for every worker. A call that fits one group and shares
-// openings stays one: cutting it would compute them twice.
+// size, at most `even` tokens besides openings and as many for every worker. A call that fits one
+// group and shares openings stays one: cutting it would compute them twice.
 inline std::int64_t group_budget(std::int64_t asked, std::span<const ScheduledRow> rows,
                                  int threads, std::int64_t even = kGroupTokens) {
   if (asked > 0) return asked;
   std::int64_t work = 0;  // tokens, without openings
   std::int64_t opening = 0;
+  std::map<std::pair<std::size_t, std::size_t>, std::int64_t> openings;  // of a class and query
   for (const ScheduledRow& row : rows) {
     work += row.tokens - row.opening;
     opening = std::max(opening, row.opening);
+    if (row.opening > 0) openings[{row.group_class, row.query}] = row.opening;
   }
-  if (work == 0 || (opening > 0 && work <= even)) return even;
+  if (work == 0) return even;
+  if (opening > 0 && work <= even) {
+    for (const auto& [query, tokens] : openings) work += tokens;
+    return std::max(even, work);
+  }
   const std::int64_t rounds = (work + threads * even - 1) / (threads * even);
   const std::int64_t groups = rounds * threads;
   // Rows are not cut, so a group that is filled in order of length ends about half a row short.

@@ -228,15 +228,14 @@ class Checkpoint : public std::enable_shared_from_this<Checkpoint> {
   // (by name) that holds a NaN or an infinity, and the first such element.
   void check_finite(int threads) const;
 
-  // Says that a tensor will not be read again: the pages that it alone lies on leave this process's
-  // memory. A later read brings them back.
-  void release(const TensorView& view) const {
-    const auto* data = static_cast<const std::byte*>(view.data);
+  // Says that bytes of a tensor will not be read again: the pages that lie in them alone leave this
+  // process's memory. A later read brings them back.
+  void release(const void* data, std::size_t size) const {
+    const auto* begin = static_cast<const std::byte*>(data);
     for (const auto& file : files_) {
       const std::span<const std::byte> bytes = file->bytes();
-      if (data < bytes.data() || data >= bytes.data() + bytes.size()) continue;
-      file->advise(FileAdvice::dont_need, static_cast<std::size_t>(data - bytes.data()),
-                   static_cast<std::size_t>(view.size_bytes()));
+      if (begin < bytes.data() || begin >= bytes.data() + bytes.size()) continue;
+      file->advise(FileAdvice::dont_need, static_cast<std::size_t>(begin - bytes.data()), size);
     }
   }
 
@@ -327,8 +326,9 @@ class Weights {
   // Keeps the tensors' files open; when the last copy goes, the tensor is released: its owner has
   // converted it and reads the mapped original no more.
   std::shared_ptr<const void> lease(const TensorView& view) const {
-    return {view.data,
-            [checkpoint = checkpoint_, view](const void*) { checkpoint->release(view); }};
+    return {view.data, [checkpoint = checkpoint_, view](const void*) {
+              checkpoint->release(view.data, static_cast<std::size_t>(view.size_bytes()));
+            }};
   }
 
   bool has(std::string_view name) const { return find(name) != nullptr; }

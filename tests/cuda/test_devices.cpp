@@ -341,9 +341,9 @@ TEST_CASE("a device lost in the middle of a pass: an Error each time, nothing le
       CAPTURE(calls);
       score();  // captured and replayed by now
       lose(error, calls);
-      std::string lost = error_class_of(score);
-      // A replayed pass is few calls: the next one meets the error then.
-      if (lost == "none") lost = error_class_of(score);
+      // A replayed pass is few calls, on whichever device takes it: a later one meets the error.
+      std::string lost = "none";
+      for (long pass = 0; lost == "none" && pass <= 2 * calls; ++pass) lost = error_class_of(score);
       CHECK(lost == "device");
       // Such an error stays: every later call meets it too, and makes what it lost anew in vain.
       CHECK(error_class_of(score) == "device");

@@ -2,6 +2,7 @@
 // the backend that will multiply them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -25,6 +26,9 @@ inline LinearPart linear_part(const Weights& scope, std::int64_t out_features,
   part.weight = scope.get("weight", {out_features, in_features});
   if (bias == Bias::required) part.bias = scope.get("bias", {out_features});
   part.owner = scope.lease(part.weight);
+  part.release = [checkpoint = scope.checkpoint()](const void* data, std::size_t bytes) {
+    checkpoint->release(data, bytes);
+  };
   return part;
 }
 
@@ -37,7 +41,7 @@ inline LinearPart rows_of(const LinearPart& part, std::int64_t first, std::int64
     view.shape[0] = count;
     return view;
   };
-  return {slice(part.weight, part.weight.shape[1]), slice(part.bias, 1), part.owner};
+  return {slice(part.weight, part.weight.shape[1]), slice(part.bias, 1), part.owner, part.release};
 }
 
 // Changes to weights that are made when they are prepared: an adapter merged into them.

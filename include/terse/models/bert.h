@@ -173,9 +173,9 @@ class Bert {
     Residual selected;     // (selected rows, hidden_size)
     Residual product;      // (tokens, hidden_size), only when tracing
     Operand operand;       // (tokens, hidden_size)
-    AttentionInputs qkv;   // (tokens, 3 * hidden_size)
-    Operand attended;      // (tokens, hidden_size)
-    Operand intermediate;  // (tokens, intermediate_size)
+    AttentionInputs qkv;   // (tokens, 3 * hidden_size), and
+    Operand attended;      // (tokens, hidden_size), where
+    Operand intermediate;  // (tokens, intermediate_size) lies later: smaller is faster in caches
 
     void take(Context& context, const Bert& bert, const Batch& batch, const RowSelection* selection,
               const Tracer* tracer) {
@@ -183,13 +183,15 @@ class Bert {
       const std::int64_t tokens = batch.total_tokens();
       residual = make_residual(context, tokens, config.hidden_size);
       operand = make_operand(context, tokens, config.hidden_size);
-      qkv = make_attention_inputs(context, batch, bert.shape());
-      attended = make_operand(context, tokens, config.hidden_size);
-      intermediate = make_operand(context, tokens, config.intermediate_size);
       const std::int64_t scored =
           selection == nullptr ? batch.size() : static_cast<std::int64_t>(selection->rows.size());
       selected = make_residual(context, scored, config.hidden_size);
       if (tracer != nullptr) product = make_residual(context, tokens, config.hidden_size);
+      const std::size_t shared = context.arena.used();
+      qkv = make_attention_inputs(context, batch, bert.shape());
+      attended = make_operand(context, tokens, config.hidden_size);
+      context.arena.rewind(shared);
+      intermediate = make_operand(context, tokens, config.intermediate_size);
     }
   };
 

@@ -236,13 +236,17 @@ class DecoderPass {
   // For the batch as it is at first: compression only ever makes its sequences shorter.
   void take(const DecoderConfig& config) {
     const std::int64_t rows = batch_.total_tokens();
+    const bool compresses = !request_.options->compress_layers.empty();
+    const auto scored = static_cast<std::int64_t>(selection_.rows.size());
     x_ = make_residual(*context_, rows, config.hidden_size);
-    spare_ = make_residual(*context_, rows, config.hidden_size);
+    spare_ = make_residual(*context_, compresses ? rows : scored, config.hidden_size);
     operand_ = make_operand(*context_, rows, config.hidden_size);
+    if (tracer() != nullptr) product_ = make_residual(*context_, rows, config.hidden_size);
+    const std::size_t shared = context_->arena.used();
     inputs_ = make_attention_inputs(*context_, batch_, config.shape());
     attended_ = make_operand(*context_, rows, config.num_attention_heads * config.head_dim);
+    context_->arena.rewind(shared);
     gated_ = make_operand(*context_, rows, config.intermediate_size);
-    if (tracer() != nullptr) product_ = make_residual(*context_, rows, config.hidden_size);
   }
 
   DType dtype_of(std::int64_t layer) const { return layer_dtype(*backend_, layer, num_layers_); }
@@ -278,12 +282,12 @@ class DecoderPass {
   std::string name_;        // of it
   bool last_ = false;
   Residual x_;              // (rows, hidden_size): the residual stream
-  Residual spare_;          // (rows, hidden_size): where rows are selected or averaged to
+  Residual spare_;          // (rows or scored rows, hidden_size): where rows are averaged to
   Residual product_;        // (rows, hidden_size), only when tracing
   Operand operand_;         // (rows, hidden_size)
-  AttentionInputs inputs_;  // (rows, (heads + 2 kv_heads) * head_dim)
-  Operand attended_;        // (rows, heads * head_dim)
-  Operand gated_;           // (rows, intermediate_size)
+  AttentionInputs inputs_;  // (rows, (heads + 2 kv_heads) * head_dim), and
+  Operand attended_;        // (rows, heads * head_dim), where
+  Operand gated_;           // (rows, intermediate_size) lies later
 };
 
 // Runs the blocks of a range, which ends at an exit. Before block c: an exit at c is read,

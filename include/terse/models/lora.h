@@ -93,6 +93,7 @@ class LoraAdapter : public WeightAdapter {
     const Change* change = find(module);
     if (change == nullptr) return part;
     LinearPart merged = part;
+    merged.release = {};
     if (change->weight.data != nullptr) {
       merged.weight = change->weight;
       merged.owner = checkpoint_;

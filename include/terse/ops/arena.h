@@ -2,6 +2,7 @@
 // Both only ever grow, between forward passes; inside one nothing is allocated.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -27,17 +28,18 @@ class Arena {
   // Until the next reserve(), take() only counts and returns nullptr.
   void measure() {
     measuring_ = true;
-    used_ = 0;
+    used_ = most_used_ = 0;
   }
 
   // Makes room for what was counted since measure() and starts handing it out.
   void reserve() {
     measuring_ = false;
-    if (capacity_ < used_) {
+    if (capacity_ < most_used_) {
       block_ = nullptr;  // released first: the peak is one block, not two
       capacity_ = 0;
-      block_ = allocate_ != nullptr ? allocate_(state_, used_) : heap_block(nullptr, used_);
-      capacity_ = used_;
+      block_ =
+          allocate_ != nullptr ? allocate_(state_, most_used_) : heap_block(nullptr, most_used_);
+      capacity_ = most_used_;
     }
     used_ = 0;
   }
@@ -45,6 +47,7 @@ class Arena {
   void* take(std::size_t bytes) {
     const std::size_t offset = used_;
     used_ = static_cast<std::size_t>(add_sizes(used_, round_up(bytes), "arena"));
+    most_used_ = std::max(most_used_, used_);
     if (measuring_) return nullptr;
     check(used_ <= capacity_, ErrorClass::limit, "arena: ", used_, " bytes taken of ", capacity_,
           " reserved");
@@ -53,6 +56,10 @@ class Arena {
 
   std::size_t used() const { return used_; }
   std::size_t capacity() const { return capacity_; }
+
+  // Goes back to where used() was `used`: what is taken next lies over what was taken since, for
+  // buffers that are never needed at one time.
+  void rewind(std::size_t used) { used_ = used; }
 
   static std::shared_ptr<void> heap_block(void*, std::size_t bytes) {
     const auto buffer = std::make_shared<AlignedBuffer>(bytes);
@@ -69,6 +76,7 @@ class Arena {
   std::shared_ptr<void> block_;
   std::size_t capacity_ = 0;
   std::size_t used_ = 0;
+  std::size_t most_used_ = 0;  // since measure()
   bool measuring_ = true;
 };
 

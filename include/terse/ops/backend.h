@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -44,6 +45,9 @@ struct LinearPart {
   TensorView weight;  // (out_features, in_features)
   TensorView bias;    // (out_features), or data == nullptr
   Handle owner;
+  // Told of bytes of the weight that were read for good, so that a mapped file's pages leave memory
+  // while the weight is converted, not only after; they stay valid. May be empty.
+  std::function<void(const void* data, std::size_t bytes)> release = {};
 };
 
 enum class LinearKind : std::uint8_t {

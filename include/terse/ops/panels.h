@@ -200,6 +200,7 @@ class PanelWeight {
     if (converted_.load(std::memory_order_acquire) == panels()) return;
     for (std::int64_t index = next_.fetch_add(1); index < panels(); index = next_.fetch_add(1)) {
       convert(index);
+      if ((index + 1) % kReleasedPanels == 0) release_sources(index + 1 - kReleasedPanels);
       if (converted_.fetch_add(1, std::memory_order_acq_rel) + 1 == panels()) {
         parts_.clear();  // and with them the mapped file
         converted_.notify_all();
@@ -212,6 +213,31 @@ class PanelWeight {
   }
 
  private:
+  // So many panels at a time give back what they were made of: a few calls of the system a layer.
+  static constexpr std::int64_t kReleasedPanels = 32;
+
+  // Says of each part that the rows which panels [first, first + kReleasedPanels) hold were read.
+  // What another worker still reads of them it reads from the file again.
+  void release_sources(std::int64_t first) const {
+    for (std::size_t part = 0; part < parts_.size(); ++part) {
+      if (!parts_[part].release) continue;
+      const TensorView& weight = parts_[part].weight;
+      std::int64_t begin = weight.shape[0];
+      std::int64_t end = 0;
+      for (std::int64_t panel = first; panel < first + kReleasedPanels; ++panel) {
+        const PanelColumns::Row top = columns_.row(panel, 0);
+        if (top.part != static_cast<std::int64_t>(part)) continue;
+        begin = std::min(begin, top.row);
+        end = std::max(end, std::min(top.row + kPanelColumns, weight.shape[0]));
+      }
+      if (begin >= end) continue;
+      const auto row_bytes = static_cast<std::size_t>(width_) * dtype_size(weight.dtype);
+      parts_[part].release(
+          static_cast<const std::byte*>(weight.data) + static_cast<std::size_t>(begin) * row_bytes,
+          static_cast<std::size_t>(end - begin) * row_bytes);
+    }
+  }
+
   static std::vector<std::int64_t> rows_of_parts(std::span<const LinearPart> parts) {
     std::vector<std::int64_t> rows;
     for (const LinearPart& part : parts) {

@@ -47,10 +47,10 @@ inline terse::Batch make_batch(std::int64_t sequences, std::int64_t length) {
 
 // The least processor time of a few runs, one thread: a busy machine only ever slows one down.
 template <class Run>
-double best_seconds(Run&& run) {
+double best_seconds(Run&& run, double at_least = 0.1) {
   double best = std::numeric_limits<double>::infinity();
   double total = 0;
-  for (int round = 0; round < 3 || total < 0.1; ++round) {
+  for (int round = 0; round < 3 || total < at_least; ++round) {
     const double begin = terse::thread_seconds();
     run();
     const double seconds = terse::thread_seconds() - begin;

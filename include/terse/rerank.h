@@ -89,7 +89,9 @@ struct CascadeResult {
 class Reranker {
  public:
   // Opens a folder as published (config.json, tokenizer.json, *.safetensors) or a file made by
-  // pack_model() of pack.h. Throws Error naming the file and what is wrong with it.
+  // pack_model() of pack.h. Throws Error naming the file and what is wrong with it. A template, as
+  // all that knows the kernels is: see ops/tables.h.
+  template <class = void>
   static Reranker load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
     const ModelFolder opened = ModelFolder::open(folder, options);
     return Reranker(load_reranker(opened), opened, options);

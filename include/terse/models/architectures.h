@@ -65,18 +65,22 @@ inline std::unique_ptr<EmbedModel> load_llama_embedder(const ModelFolder& folder
   return std::make_unique<LlaraEmbedder>(folder, MistralConfig::from(folder.config));
 }
 
-}  // namespace detail
+template <class = void>
+std::span<const Architecture> list_architectures() {
+  static constexpr Architecture kArchitectures[] = {
+      bert_architecture<read_bert>("bert"),
+      bert_architecture<read_xlm_roberta>("xlm-roberta"),
+      decoder_reranker<GemmaConfig, GemmaReranker>("gemma"),
+      decoder_reranker<MiniCpmConfig, MiniCpmReranker>("minicpm"),
+      decoder_reranker<Gemma2RerankerConfig, Gemma2Reranker>("cost_wise_gemma"),
+      decoder_reranker<MistralRerankerConfig, MistralReranker>("cost_wise_mistral"),
+      decoder_embedder<Gemma2Config, load_gemma2_embedder>("gemma2"),
+      decoder_embedder<MistralConfig, load_mistral_embedder>("mistral"),
+      decoder_embedder<MistralConfig, load_llama_embedder>("llama"),
+  };
+  return kArchitectures;
+}
 
-inline constexpr Architecture kArchitectures[] = {
-    detail::bert_architecture<detail::read_bert>("bert"),
-    detail::bert_architecture<detail::read_xlm_roberta>("xlm-roberta"),
-    detail::decoder_reranker<GemmaConfig, GemmaReranker>("gemma"),
-    detail::decoder_reranker<MiniCpmConfig, MiniCpmReranker>("minicpm"),
-    detail::decoder_reranker<Gemma2RerankerConfig, Gemma2Reranker>("cost_wise_gemma"),
-    detail::decoder_reranker<MistralRerankerConfig, MistralReranker>("cost_wise_mistral"),
-    detail::decoder_embedder<Gemma2Config, detail::load_gemma2_embedder>("gemma2"),
-    detail::decoder_embedder<MistralConfig, detail::load_mistral_embedder>("mistral"),
-    detail::decoder_embedder<MistralConfig, detail::load_llama_embedder>("llama"),
-};
+}  // namespace detail
 
 }  // namespace terse

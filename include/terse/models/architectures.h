@@ -30,22 +30,23 @@ template <BertConfig (*Read)(const Config&)>
 constexpr Architecture bert_architecture(std::string_view model_type) {
   return {model_type, names_classifier, [](const Config& config) { Read(config); },
           [](const ModelFolder& folder) -> std::unique_ptr<RerankModel> {
-            return std::make_unique<BertReranker>(folder, Read(folder.config));
+            return std::unique_ptr<RerankModel>(new BertReranker(folder, Read(folder.config)));
           },
           [](const ModelFolder& folder) -> std::unique_ptr<EmbedModel> {
-            return std::make_unique<BertEmbedder>(folder, Read(folder.config));
+            return std::unique_ptr<EmbedModel>(new BertEmbedder(folder, Read(folder.config)));
           }};
 }
 
 // An architecture that is a reranker, whatever class its config names.
 template <class ModelConfig, class Reranker>
 constexpr Architecture decoder_reranker(std::string_view model_type) {
-  return {model_type, [](const Config&) { return true; },
-          [](const Config& config) { ModelConfig::from(config); },
-          [](const ModelFolder& folder) -> std::unique_ptr<RerankModel> {
-            return std::make_unique<Reranker>(folder, ModelConfig::from(folder.config));
-          },
-          nullptr};
+  return {
+      model_type, [](const Config&) { return true; },
+      [](const Config& config) { ModelConfig::from(config); },
+      [](const ModelFolder& folder) -> std::unique_ptr<RerankModel> {
+        return std::unique_ptr<RerankModel>(new Reranker(folder, ModelConfig::from(folder.config)));
+      },
+      nullptr};
 }
 
 template <class ModelConfig, std::unique_ptr<EmbedModel> (*Load)(const ModelFolder&)>
@@ -55,14 +56,15 @@ constexpr Architecture decoder_embedder(std::string_view model_type) {
 }
 
 inline std::unique_ptr<EmbedModel> load_gemma2_embedder(const ModelFolder& folder) {
-  return std::make_unique<Gemma2Embedder>(folder, Gemma2Config::from(folder.config));
+  return std::unique_ptr<EmbedModel>(new Gemma2Embedder(folder, Gemma2Config::from(folder.config)));
 }
 inline std::unique_ptr<EmbedModel> load_mistral_embedder(const ModelFolder& folder) {
-  return std::make_unique<MistralEmbedder>(folder, MistralConfig::from(folder.config));
+  return std::unique_ptr<EmbedModel>(
+      new MistralEmbedder(folder, MistralConfig::from(folder.config)));
 }
 inline std::unique_ptr<EmbedModel> load_llama_embedder(const ModelFolder& folder) {
   if (!LlaraEmbedder::recognizes(*folder.tokenizer)) return load_mistral_embedder(folder);
-  return std::make_unique<LlaraEmbedder>(folder, MistralConfig::from(folder.config));
+  return std::unique_ptr<EmbedModel>(new LlaraEmbedder(folder, MistralConfig::from(folder.config)));
 }
 
 template <class = void>

@@ -133,9 +133,9 @@ inline void SentencePiece::encode_unigram(std::string_view normalized, Output* o
 
   std::vector<std::size_t> ends;
   for (std::size_t end = normalized.size(); end > 0; end = nodes[end].begin) ends.push_back(end);
-  for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
-    const std::size_t begin = nodes[*end].begin;
-    output->add(normalized.substr(begin, *end - begin), nodes[*end].id);
+  for (std::size_t i = ends.size(); i-- > 0;) {
+    const auto& node = nodes[ends[i]];
+    output->add(normalized.substr(node.begin, ends[i] - node.begin), node.id);
   }
 }
 

@@ -168,7 +168,7 @@ inline void Unigram::encode(std::string_view pre_token, std::vector<TokenId>* id
       while (begin > 0 && nodes[begin].id == unk_id_) begin = nodes[begin].begin;
       unknown.clear();
       append_unknown(pre_token.substr(begin, end - begin), &unknown);
-      ids->insert(ids->end(), unknown.rbegin(), unknown.rend());
+      for (std::size_t i = unknown.size(); i-- > 0;) ids->push_back(unknown[i]);
     }
     end = begin;
   }

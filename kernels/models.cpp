@@ -4,7 +4,7 @@
 
 namespace terse {
 
-std::span<const Architecture> architectures() { return kArchitectures; }
+std::span<const Architecture> architectures() { return detail::list_architectures(); }
 
 ModelFolder ModelFolder::open(const std::filesystem::path& path, const LoadOptions& options) {
   return detail::open_model_folder(path, options);

@@ -113,7 +113,8 @@ inline M3Scores m3_scores(const EmbedResult& query, const EmbedResult& passage,
 class Embedder {
  public:
   // Opens a folder as published or a file made by pack_model() of pack.h. Throws Error naming the
-  // file and what is wrong with it.
+  // file and what is wrong with it. A template, as all that knows the kernels is: see ops/tables.h.
+  template <class = void>
   static Embedder load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
     const ModelFolder opened = ModelFolder::open(folder, options);
     return Embedder(load_embedder(opened), opened, options);

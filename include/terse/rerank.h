@@ -18,7 +18,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -67,10 +66,12 @@ struct Ranked {
 
 // Indices of scores, best first; equal scores keep their order.
 inline std::vector<Ranked> rank_scores(std::span<const float> scores) {
-  std::vector<Ranked> ranking(scores.size());
-  for (std::size_t i = 0; i < scores.size(); ++i) ranking[i] = {i, scores[i]};
-  std::stable_sort(ranking.begin(), ranking.end(),
-                   [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
+  std::vector<double> falling;
+  for (const float score : scores) falling.push_back(-static_cast<double>(score));
+  std::vector<std::size_t> order = first_indices(scores.size());
+  sort_by(falling, order);
+  std::vector<Ranked> ranking;
+  for (const std::size_t index : order) ranking.push_back({index, scores[index]});
   return ranking;
 }
 
@@ -89,7 +90,9 @@ struct CascadeResult {
 class Reranker {
  public:
   // Opens a folder as published (config.json, tokenizer.json, *.safetensors) or a file made by
-  // pack_model() of pack.h. Throws Error naming the file and what is wrong with it.
+  // pack_model() of pack.h. Throws Error naming the file and what is wrong with it. A template, as
+  // all that knows the kernels is: see ops/tables.h.
+  template <class = void>
   static Reranker load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
     const ModelFolder opened = ModelFolder::open(folder, options);
     return Reranker(load_reranker(opened), opened, options);
@@ -221,10 +224,19 @@ class Reranker {
     std::optional<Error> error = {};
   };
 
+  struct Query {
+    std::string_view text;
+    const ScoreOptions* options;
+
+    bool operator<(const Query& other) const {
+      return text != other.text ? text < other.text : options < other.options;
+    }
+  };
+
   struct Call {
     Call(std::span<const Pair> pairs_, const ScoreOptions& shared)
         : pairs(pairs_), results(pairs_.size()), first_row(pairs_.size()) {
-      std::map<std::tuple<std::string_view, const ScoreOptions*>, std::size_t> queries;
+      std::map<Query, std::size_t> queries;
       for (const Pair& pair : pairs) {
         const ScoreOptions* own = pair.options != nullptr ? pair.options : &shared;
         const auto [at, added] = queries.try_emplace({pair.query, own}, sides.size());
@@ -420,19 +432,22 @@ class Reranker {
 
   static void finish_cascade(const Call& work, const CascadeOptions& cascade,
                              CascadeResult& result) {
-    std::vector<Ranked> finalists;
+    std::vector<std::size_t> finalists;
+    std::vector<float> scores;  // of the finalists
     for (std::size_t document = 0; document < result.scores.size(); ++document) {
       const std::size_t reached = result.exits_reached[document];
       const Input& input = work.rows[document].input;
       const RunOptions& run = work.classes.front();
       result.token_layers += token_layers(input, run, cascade.exits[reached - 1]);
       result.full_token_layers += token_layers(input, run, cascade.exits.back());
-      if (reached == cascade.exits.size()) finalists.push_back({document, result.scores[document]});
+      if (reached < cascade.exits.size()) continue;
+      finalists.push_back(document);
+      scores.push_back(result.scores[document]);
     }
-    std::stable_sort(finalists.begin(), finalists.end(),
-                     [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
-    if (finalists.size() > cascade.top_k) finalists.resize(cascade.top_k);
-    result.ranking = std::move(finalists);
+    for (const auto& [index, score] : rank_scores(scores)) {
+      if (result.ranking.size() == cascade.top_k) break;
+      result.ranking.push_back({finalists[index], score});
+    }
   }
 
   void run_one(Call& work, std::size_t row, Tracer& tracer) const {

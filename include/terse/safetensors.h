@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -41,7 +42,7 @@ struct NamedTensor {
   TensorView view;
 };
 
-using Metadata = std::map<std::string, std::string>;
+using Metadata = std::map<std::string, std::string, std::less<>>;
 
 inline constexpr std::size_t kMaxSafeTensorsHeaderBytes = 100'000'000;
 

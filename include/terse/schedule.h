@@ -9,11 +9,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -47,7 +45,7 @@ class ContextPool {
     std::unique_ptr<Context> context;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      std::vector<std::unique_ptr<Context>>& free = free_[lane];
+      std::vector<std::unique_ptr<Context>>& free = free_of(lane);
       if (!free.empty()) {
         context = std::move(free.back());
         free.pop_back();
@@ -68,14 +66,20 @@ class ContextPool {
   void give_back(std::unique_ptr<Context> context, int lane = 0) {
     if (backend_->finish != nullptr) backend_->finish(*context);
     const std::lock_guard<std::mutex> lock(mutex_);
-    free_[lane].push_back(std::move(context));
+    free_of(lane).push_back(std::move(context));
   }
 
  private:
+  std::vector<std::unique_ptr<Context>>& free_of(int lane) {
+    const auto index = static_cast<std::size_t>(lane);
+    if (index >= free_.size()) free_.resize(index + 1);
+    return free_[index];
+  }
+
   const Backend* backend_;
   std::int64_t max_rows_;
   std::mutex mutex_;
-  std::map<int, std::vector<std::unique_ptr<Context>>> free_;  // by lane
+  std::vector<std::vector<std::unique_ptr<Context>>> free_;  // by lane
 };
 
 // A row to schedule: its length; a class of rows that may share a group (rows of different classes
@@ -87,23 +91,44 @@ struct ScheduledRow {
   std::int64_t opening = 0;  // leading tokens that rows of the query share; 0: none
 };
 
+// Sorts indices into keys by them, the lowest key first; equal ones keep their order.
+inline void sort_by(std::span<const double> keys, std::vector<std::size_t>& indices) {
+  std::stable_sort(indices.begin(), indices.end(),
+                   [&](std::size_t a, std::size_t b) { return keys[a] < keys[b]; });
+}
+
+// 0 .. count - 1.
+inline std::vector<std::size_t> first_indices(std::size_t count) {
+  std::vector<std::size_t> indices(count);
+  for (std::size_t i = 0; i < count; ++i) indices[i] = i;
+  return indices;
+}
+
 // Rows in the order in which groups are cut from them: class by class; in a class the query with
 // the longest row first, its rows together; of a query the longest row first.
 inline std::vector<std::size_t> order_rows(std::span<const ScheduledRow> rows) {
-  std::map<std::pair<std::size_t, std::size_t>, std::int64_t> longest;  // of a class and query
+  std::vector<double> classes, queries, falling_tokens;
   for (const ScheduledRow& row : rows) {
-    std::int64_t& most = longest[{row.group_class, row.query}];
-    most = std::max(most, row.tokens);
+    classes.push_back(static_cast<double>(row.group_class));
+    queries.push_back(static_cast<double>(row.query));
+    falling_tokens.push_back(-static_cast<double>(row.tokens));
   }
-  const auto key = [&](std::size_t index) {
-    const ScheduledRow& row = rows[index];
-    return std::tuple(row.group_class, -longest[{row.group_class, row.query}], row.query,
-                      -row.tokens);
-  };
-  std::vector<std::size_t> order(rows.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return key(a) < key(b); });
+  std::vector<std::size_t> order = first_indices(rows.size());
+  // From the key that counts least to the one that counts most.
+  sort_by(falling_tokens, order);
+  sort_by(queries, order);
+  sort_by(classes, order);
+  // A query's rows stand together, the longest first: its place among the queries is theirs.
+  std::vector<double> longest = falling_tokens;
+  for (std::size_t i = 1; i < order.size(); ++i) {
+    const ScheduledRow& before = rows[order[i - 1]];
+    const ScheduledRow& row = rows[order[i]];
+    if (before.group_class == row.group_class && before.query == row.query) {
+      longest[order[i]] = longest[order[i - 1]];
+    }
+  }
+  sort_by(longest, order);
+  sort_by(classes, order);
   return order;
 }
 
@@ -127,10 +152,10 @@ inline std::vector<std::vector<std::size_t>> plan_groups(std::span<const Schedul
       tokens.push_back(rows[row].tokens);
     }
   }
-  std::vector<std::size_t> by_size(groups.size());
-  for (std::size_t i = 0; i < by_size.size(); ++i) by_size[i] = i;
-  std::stable_sort(by_size.begin(), by_size.end(),
-                   [&](std::size_t a, std::size_t b) { return tokens[a] > tokens[b]; });
+  std::vector<double> falling_tokens;
+  for (const std::int64_t count : tokens) falling_tokens.push_back(-static_cast<double>(count));
+  std::vector<std::size_t> by_size = first_indices(groups.size());
+  sort_by(falling_tokens, by_size);
   std::vector<std::vector<std::size_t>> sorted;
   sorted.reserve(groups.size());
   for (const std::size_t group : by_size) sorted.push_back(std::move(groups[group]));

@@ -415,13 +415,15 @@ inline void Checkpoint::add_shards(const std::string& index_path) {
   const std::size_t slash = index_path.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : index_path.substr(0, slash);
   const detail::ShardFolder shard_folder(folder);
-  std::map<std::string_view, std::shared_ptr<const SafeTensors>> shards;
-  std::map<std::string_view, std::shared_ptr<const std::string>> shard_paths;
+  struct Shard {
+    std::shared_ptr<const SafeTensors> tensors;
+    std::shared_ptr<const std::string> path;
+  };
+  std::map<std::string_view, Shard> shards;
   std::vector<std::string> missing;
   for (const JsonValue member : weight_map->as_object("weight_map")) {
     const std::string_view shard = member.as_string("a value of weight_map");
-    auto& tensors = shards[shard];
-    auto& path = shard_paths[shard];
+    auto& [tensors, path] = shards[shard];
     if (tensors == nullptr) {
       path = std::make_shared<const std::string>(folder + "/" + std::string(shard));
       tensors = SafeTensors::open(MappedFile::open(shard_folder.find(shard), access_), *path);

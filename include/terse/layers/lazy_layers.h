@@ -9,7 +9,6 @@
 #include <mutex>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "terse/layers/linear.h"
 #include "terse/weights.h"
@@ -27,19 +26,22 @@ class LazyLayers {
   // looked up at once, so that a broken file is refused here; lazy = false: all are prepared at
   // once too.
   LazyLayers(std::int64_t count, const Loader& loader, const Weights& scope, Load load, bool lazy)
-      : loader_(loader), scope_(scope), load_(std::move(load)) {
+      : loader_(loader),
+        scope_(scope),
+        load_(std::move(load)),
+        size_(count),
+        slots_(new Slot[static_cast<std::size_t>(count)]) {
     for (std::int64_t index = 0; index < count; ++index) {
-      load_layer(loader.checking(), index, count);
-      slots_.push_back(std::make_unique<Slot>());
+      load_layer(loader.checking(), index);
     }
     for (std::int64_t index = 0; !lazy && index < count; ++index) (*this)[index];
   }
 
-  std::int64_t size() const { return static_cast<std::int64_t>(slots_.size()); }
+  std::int64_t size() const { return size_; }
 
   const Layer& operator[](std::int64_t index) const {
-    Slot& slot = *slots_[static_cast<std::size_t>(index)];
-    std::call_once(slot.once, [&] { slot.layer = load_layer(loader_, index, size()); });
+    Slot& slot = slots_[static_cast<std::size_t>(index)];
+    std::call_once(slot.once, [&] { slot.layer = load_layer(loader_, index); });
     return slot.layer;
   }
 
@@ -49,8 +51,8 @@ class LazyLayers {
     Layer layer;
   };
 
-  Layer load_layer(Loader loader, std::int64_t index, std::int64_t count) const {
-    loader.layer_dtype = layer_dtype(*loader.backend, index, count);
+  Layer load_layer(Loader loader, std::int64_t index) const {
+    loader.layer_dtype = layer_dtype(*loader.backend, index, size_);
     return load_(loader, layer_scope(index));
   }
 
@@ -59,7 +61,8 @@ class LazyLayers {
   Loader loader_;
   Weights scope_;
   Load load_;
-  std::vector<std::unique_ptr<Slot>> slots_;
+  std::int64_t size_;
+  std::unique_ptr<Slot[]> slots_;
 };
 
 }  // namespace terse

@@ -30,22 +30,23 @@ template <BertConfig (*Read)(const Config&)>
 constexpr Architecture bert_architecture(std::string_view model_type) {
   return {model_type, names_classifier, [](const Config& config) { Read(config); },
           [](const ModelFolder& folder) -> std::unique_ptr<RerankModel> {
-            return std::make_unique<BertReranker>(folder, Read(folder.config));
+            return std::unique_ptr<RerankModel>(new BertReranker(folder, Read(folder.config)));
           },
           [](const ModelFolder& folder) -> std::unique_ptr<EmbedModel> {
-            return std::make_unique<BertEmbedder>(folder, Read(folder.config));
+            return std::unique_ptr<EmbedModel>(new BertEmbedder(folder, Read(folder.config)));
           }};
 }
 
 // An architecture that is a reranker, whatever class its config names.
 template <class ModelConfig, class Reranker>
 constexpr Architecture decoder_reranker(std::string_view model_type) {
-  return {model_type, [](const Config&) { return true; },
-          [](const Config& config) { ModelConfig::from(config); },
-          [](const ModelFolder& folder) -> std::unique_ptr<RerankModel> {
-            return std::make_unique<Reranker>(folder, ModelConfig::from(folder.config));
-          },
-          nullptr};
+  return {
+      model_type, [](const Config&) { return true; },
+      [](const Config& config) { ModelConfig::from(config); },
+      [](const ModelFolder& folder) -> std::unique_ptr<RerankModel> {
+        return std::unique_ptr<RerankModel>(new Reranker(folder, ModelConfig::from(folder.config)));
+      },
+      nullptr};
 }
 
 template <class ModelConfig, std::unique_ptr<EmbedModel> (*Load)(const ModelFolder&)>
@@ -55,28 +56,33 @@ constexpr Architecture decoder_embedder(std::string_view model_type) {
 }
 
 inline std::unique_ptr<EmbedModel> load_gemma2_embedder(const ModelFolder& folder) {
-  return std::make_unique<Gemma2Embedder>(folder, Gemma2Config::from(folder.config));
+  return std::unique_ptr<EmbedModel>(new Gemma2Embedder(folder, Gemma2Config::from(folder.config)));
 }
 inline std::unique_ptr<EmbedModel> load_mistral_embedder(const ModelFolder& folder) {
-  return std::make_unique<MistralEmbedder>(folder, MistralConfig::from(folder.config));
+  return std::unique_ptr<EmbedModel>(
+      new MistralEmbedder(folder, MistralConfig::from(folder.config)));
 }
 inline std::unique_ptr<EmbedModel> load_llama_embedder(const ModelFolder& folder) {
   if (!LlaraEmbedder::recognizes(*folder.tokenizer)) return load_mistral_embedder(folder);
-  return std::make_unique<LlaraEmbedder>(folder, MistralConfig::from(folder.config));
+  return std::unique_ptr<EmbedModel>(new LlaraEmbedder(folder, MistralConfig::from(folder.config)));
+}
+
+template <class = void>
+std::span<const Architecture> list_architectures() {
+  static constexpr Architecture kArchitectures[] = {
+      bert_architecture<read_bert>("bert"),
+      bert_architecture<read_xlm_roberta>("xlm-roberta"),
+      decoder_reranker<GemmaConfig, GemmaReranker>("gemma"),
+      decoder_reranker<MiniCpmConfig, MiniCpmReranker>("minicpm"),
+      decoder_reranker<Gemma2RerankerConfig, Gemma2Reranker>("cost_wise_gemma"),
+      decoder_reranker<MistralRerankerConfig, MistralReranker>("cost_wise_mistral"),
+      decoder_embedder<Gemma2Config, load_gemma2_embedder>("gemma2"),
+      decoder_embedder<MistralConfig, load_mistral_embedder>("mistral"),
+      decoder_embedder<MistralConfig, load_llama_embedder>("llama"),
+  };
+  return kArchitectures;
 }
 
 }  // namespace detail
-
-inline constexpr Architecture kArchitectures[] = {
-    detail::bert_architecture<detail::read_bert>("bert"),
-    detail::bert_architecture<detail::read_xlm_roberta>("xlm-roberta"),
-    detail::decoder_reranker<GemmaConfig, GemmaReranker>("gemma"),
-    detail::decoder_reranker<MiniCpmConfig, MiniCpmReranker>("minicpm"),
-    detail::decoder_reranker<Gemma2RerankerConfig, Gemma2Reranker>("cost_wise_gemma"),
-    detail::decoder_reranker<MistralRerankerConfig, MistralReranker>("cost_wise_mistral"),
-    detail::decoder_embedder<Gemma2Config, detail::load_gemma2_embedder>("gemma2"),
-    detail::decoder_embedder<MistralConfig, detail::load_mistral_embedder>("mistral"),
-    detail::decoder_embedder<MistralConfig, detail::load_llama_embedder>("llama"),
-};
 
 }  // namespace terse

@@ -32,7 +32,7 @@ struct Gemma2Config : DecoderConfig {
   double attn_logit_softcapping = 0;   // 0: none
   double final_logit_softcapping = 0;  // 0: none
   std::int64_t sliding_window = 0;     // 0: none
-  std::vector<bool> slides;            // (num_hidden_layers): whether a layer has the window
+  std::vector<char> slides;            // (num_hidden_layers): 1 if a layer has the window
 
   // Throws Error (config.h) for anything the forward pass below does not implement.
   static Gemma2Config from(const Config& config) {
@@ -65,8 +65,8 @@ struct Gemma2Config : DecoderConfig {
   }
 
   // layer_types of newer configs; without it the even layers slide.
-  static std::vector<bool> layer_types(const Config& config, std::int64_t num_hidden_layers) {
-    std::vector<bool> slides;
+  static std::vector<char> layer_types(const Config& config, std::int64_t num_hidden_layers) {
+    std::vector<char> slides;
     if (!config.has("layer_types")) {
       for (std::int64_t layer = 0; layer < num_hidden_layers; ++layer) {
         slides.push_back(layer % 2 == 0);
@@ -173,7 +173,7 @@ class Gemma2 {
 
   // The window counts the rows there are, compressed or not.
   AttentionRule rule(std::int64_t layer, const RunOptions& options) const {
-    const bool slides = config_.slides[static_cast<std::size_t>(layer)];
+    const bool slides = config_.slides[static_cast<std::size_t>(layer)] != 0;
     const double softcap = options.attention_softcap ? config_.attn_logit_softcapping : 0;
     return {.causal = true,
             .window = slides ? static_cast<std::int32_t>(config_.sliding_window) : 0,

@@ -38,7 +38,12 @@ struct ModelFolder {
   std::string device_note = {};
 
   // Throws Error of whatever part of the folder is wrong; its message names the file.
+#ifdef TERSE_COMPILED
   static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options);
+#else
+  template <class = void>
+  static ModelFolder open(const std::filesystem::path& path, const LoadOptions& options);
+#endif
 
   // tokenizer.json, or where there is none a SentencePiece model under one of its usual names.
   static std::filesystem::path tokenizer_file(const std::filesystem::path& path) {
@@ -116,8 +121,8 @@ inline std::shared_ptr<const Tokenizer> open_tokenizer(const ModelFiles& files) 
   return std::make_shared<const Tokenizer>(unpack_tokenizer(files.packed()));
 }
 
-inline ModelFolder open_model_folder(const std::filesystem::path& path,
-                                     const LoadOptions& options) {
+template <class = void>
+ModelFolder open_model_folder(const std::filesystem::path& path, const LoadOptions& options) {
   const ModelFiles files = ModelFiles::open(path);
   const auto& packed = files.packed();
   ModelFolder folder{path, files, files.config("config.json"), nullptr, nullptr};
@@ -163,8 +168,8 @@ inline std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::pa
 }
 
 #ifndef TERSE_COMPILED
-inline ModelFolder ModelFolder::open(const std::filesystem::path& path,
-                                     const LoadOptions& options) {
+template <class>
+ModelFolder ModelFolder::open(const std::filesystem::path& path, const LoadOptions& options) {
   return detail::open_model_folder(path, options);
 }
 #endif

@@ -22,7 +22,10 @@ namespace terse {
 #ifdef TERSE_COMPILED
 std::span<const Architecture> architectures();
 #else
-inline std::span<const Architecture> architectures() { return kArchitectures; }
+template <class = void>
+std::span<const Architecture> architectures() {
+  return detail::list_architectures();
+}
 #endif
 
 // The model_type of a config. jina-reranker-v2 publishes none and is known by its class and its
@@ -37,7 +40,8 @@ inline std::string model_type(const Config& config) {
 }
 
 // Throws Error: missing, type, unsupported (a model this library does not know).
-inline const Architecture& find_architecture(const Config& config) {
+template <class = void>
+const Architecture& find_architecture(const Config& config) {
   const std::string name = model_type(config);
   std::string known;
   for (const Architecture& architecture : architectures()) {
@@ -49,17 +53,22 @@ inline const Architecture& find_architecture(const Config& config) {
 }
 
 // Checks everything a config says without looking at weights. Throws Error.
-inline void check_config(const Config& config) { find_architecture(config).check_config(config); }
+template <class = void>
+void check_config(const Config& config) {
+  find_architecture(config).check_config(config);
+}
 
 // Whether a model folder or packed file holds a reranker or an embedder, from its config.json.
 // Throws Error.
-inline ModelRole model_role(const std::filesystem::path& path) {
+template <class = void>
+ModelRole model_role(const std::filesystem::path& path) {
   const Config config = ModelFiles::open(path).config("config.json");
   return find_architecture(config).is_reranker(config) ? ModelRole::reranker : ModelRole::embedder;
 }
 
 // Throws Error(unsupported) if the folder holds an embedder, and whatever loading throws.
-inline std::unique_ptr<RerankModel> load_reranker(const ModelFolder& folder) {
+template <class = void>
+std::unique_ptr<RerankModel> load_reranker(const ModelFolder& folder) {
   const Architecture& architecture = find_architecture(folder.config);
   architecture.check_config(folder.config);
   check(architecture.load_reranker != nullptr, ErrorClass::unsupported, folder.path.string(),
@@ -69,7 +78,8 @@ inline std::unique_ptr<RerankModel> load_reranker(const ModelFolder& folder) {
   return model;
 }
 
-inline std::unique_ptr<EmbedModel> load_embedder(const ModelFolder& folder) {
+template <class = void>
+std::unique_ptr<EmbedModel> load_embedder(const ModelFolder& folder) {
   const Architecture& architecture = find_architecture(folder.config);
   architecture.check_config(folder.config);
   check(architecture.load_embedder != nullptr, ErrorClass::unsupported, folder.path.string(),

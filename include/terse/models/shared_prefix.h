@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "terse/batch.h"
@@ -22,12 +23,12 @@ struct PackedRows {
   std::vector<Segments> segments;  // (batch size)
 };
 
-// The openings of inputs, and how many inputs start with each.
+// The openings of inputs, which outlive it, and how many inputs start with each.
 class SharedOpenings {
  public:
   explicit SharedOpenings(std::span<const Input* const> inputs) {
     for (const Input* input : inputs) {
-      if (can_share(*input)) ++uses_[opening(*input)];
+      if (can_share(*input)) ++openings_[opening(*input)].uses;
     }
   }
 
@@ -35,8 +36,8 @@ class SharedOpenings {
   // until somebody writes the number of the sequence there.
   std::int32_t* sequence_of(const Input& input) {
     if (!can_share(input)) return nullptr;
-    const std::vector<TokenId> ids = opening(input);
-    return uses_[ids] < 2 ? nullptr : &sequences_.try_emplace(ids, -1).first->second;
+    Opening& shared = openings_[opening(input)];
+    return shared.uses < 2 ? nullptr : &shared.sequence;
   }
 
  private:
@@ -45,12 +46,17 @@ class SharedOpenings {
     return input.shareable > 0 &&
            static_cast<std::size_t>(input.shareable) < input.token_ids.size();
   }
-  static std::vector<TokenId> opening(const Input& input) {
-    return {input.token_ids.begin(), input.token_ids.begin() + input.shareable};
+  // Its ids as bytes.
+  static std::string_view opening(const Input& input) {
+    return {reinterpret_cast<const char*>(input.token_ids.data()),
+            static_cast<std::size_t>(input.shareable) * sizeof(TokenId)};
   }
 
-  std::map<std::vector<TokenId>, int> uses_;
-  std::map<std::vector<TokenId>, std::int32_t> sequences_;
+  struct Opening {
+    int uses = 0;
+    std::int32_t sequence = -1;
+  };
+  std::map<std::string_view, Opening> openings_;
 };
 
 // Rows of inputs in order. share = false: every input is one whole sequence, which still says how

@@ -490,8 +490,9 @@ struct Int8Products : TileProducts {
 #include "terse/ops/vector/tile_attention.inl"
 
 // By tiles where a head fills them, which is a matter of the model, never of the batch.
-inline void attention(Context& context, const Batch& batch, const AttentionInputs& inputs,
-                      const AttentionRule& rule, const RowSelection* selection, Operand out) {
+template <class = void>
+void attention(Context& context, const Batch& batch, const AttentionInputs& inputs,
+               const AttentionRule& rule, const RowSelection* selection, Operand out) {
   const bool whole_tiles = inputs.shape.head_dim % (2 * kTileWords) == 0;
   const auto run = whole_tiles ? &avx512::pairs::Attention<TileProducts, TileAttention>::run
                                : &avx512::pairs::Attention<avx512::pairs::PairProducts>::run;
@@ -502,7 +503,8 @@ inline void attention(Context& context, const Batch& batch, const AttentionInput
 inline constexpr std::int64_t kEvenTokens = 640;
 
 // The table for products in bf16.
-inline const Backend& backend() {
+template <class = void>
+const Backend& backend() {
   static const Backend bf16 = [] {
     using Ops = avx512::pairs::Ops<TileProducts>;
     Backend table = avx512::pairs::backend();
@@ -510,7 +512,7 @@ inline const Backend& backend() {
     table.isa = Isa::amx;
     table.even_tokens = kEvenTokens;
     table.project_qkv = avx512::pairs::Projection<TileProducts>::run;
-    table.attention = attention;
+    table.attention = attention<>;
     table.linear_add = Ops::linear_add;
     table.linear_activation = Ops::linear_activation;
     table.linear_gated = Ops::linear_gated;
@@ -520,10 +522,11 @@ inline const Backend& backend() {
 }
 
 // The table for products in int8, sensitive ones in bf16.
-inline const Backend& int8_backend() {
+template <class = void>
+const Backend& int8_backend() {
   static const Backend int8 = [] {
     Backend table = avx512::pairs::Ops<Int8Products>::table("amx int8, bf16", Isa::amx, DType::i8);
-    table.attention = attention;
+    table.attention = attention<>;
     table.even_tokens = kEvenTokens;
     return table;
   }();

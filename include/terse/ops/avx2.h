@@ -261,7 +261,8 @@ struct Int8Products : FloatProducts {
 
 // The table for products in f32, with bf16 weights or in int8. Throws Error(unsupported) for other
 // types.
-inline const Backend& backend(DType compute) {
+template <class = void>
+const Backend& backend(DType compute) {
   static const Backend f32 = Ops<FloatProducts>::table("avx2", Isa::avx2, DType::f32);
   static const Backend bf16 = Ops<WidenedProducts>::table("avx2 bf16", Isa::avx2, DType::bf16);
   static const Backend int8 = Ops<Int8Products>::table("avx2 int8", Isa::avx2, DType::i8);

@@ -343,12 +343,14 @@ struct Int8Products : PairProducts {
   using Int8 = Int8Vnni;
 };
 
-inline const Backend& backend() {
+template <class = void>
+const Backend& backend() {
   static const Backend bf16 = Ops<PairProducts>::table("avx512 bf16", Isa::avx512, DType::bf16);
   return bf16;
 }
 // Needs VNNI too.
-inline const Backend& int8_backend() {
+template <class = void>
+const Backend& int8_backend() {
   static const Backend int8 =
       Ops<Int8Products>::table("avx512 vnni int8, bf16", Isa::avx512, DType::i8);
   return int8;
@@ -362,26 +364,30 @@ TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
 namespace terse::avx512 {
 
 // bf16 weights and f32 operands, for processors without AVX-512 BF16.
-inline const Backend& widened_backend() {
+template <class = void>
+const Backend& widened_backend() {
   static const Backend bf16 =
       Ops<WidenedProducts>::table("avx512 widened bf16", Isa::avx512, DType::bf16);
   return bf16;
 }
 
 // int8 with f32 where it is sensitive, for processors with VNNI but not BF16, and with neither.
-inline const Backend& vnni_backend() {
+template <class = void>
+const Backend& vnni_backend() {
   static const Backend int8 =
       Ops<Int8Products<Int8Vnni>>::table("avx512 vnni int8", Isa::avx512, DType::i8);
   return int8;
 }
-inline const Backend& words_backend() {
+template <class = void>
+const Backend& words_backend() {
   static const Backend int8 =
       Ops<Int8Products<Int8Words>>::table("avx512 int8", Isa::avx512, DType::i8);
   return int8;
 }
 
 // The table for products in f32, bf16 or int8. Throws Error(unsupported) for other types.
-inline const Backend& backend(DType compute) {
+template <class = void>
+const Backend& backend(DType compute) {
   static const Backend f32 = Ops<FloatProducts>::table("avx512", Isa::avx512, DType::f32);
   if (compute == DType::bf16) {
     return cpu_features().avx512_bf16 ? pairs::backend() : widened_backend();

@@ -23,21 +23,24 @@ namespace terse {
 const Backend& choose_backend(std::optional<Isa> isa, std::optional<DType> dtype);
 const Backend& choose_cuda_backend(std::optional<DType> dtype);
 #else
-inline const Backend& choose_backend(std::optional<Isa> isa, std::optional<DType> dtype) {
+template <class = void>
+const Backend& choose_backend(std::optional<Isa> isa, std::optional<DType> dtype) {
   return detail::find_table(isa, dtype);
 }
 
 // The op table of the CUDA devices. Throws Error: device (built without CUDA, no driver, no
 // device), unsupported (a type that has no kernels there).
-inline const Backend& choose_cuda_backend(std::optional<DType> dtype) {
+template <class = void>
+const Backend& choose_cuda_backend(std::optional<DType> dtype) {
   return detail::find_cuda_table(dtype);
 }
 #endif
 
 // The op table of a device. automatic: CUDA where it is to be had, unless an instruction set is
 // asked for; else the CPU, and *note says why. Throws as above.
-inline const Backend& choose_backend(Device device, std::optional<Isa> isa,
-                                     std::optional<DType> dtype, std::string* note) {
+template <class = void>
+const Backend& choose_backend(Device device, std::optional<Isa> isa, std::optional<DType> dtype,
+                              std::string* note) {
   if (device == Device::cpu || (device == Device::automatic && isa)) {
     return choose_backend(isa, dtype);
   }

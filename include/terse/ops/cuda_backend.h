@@ -576,7 +576,8 @@ struct Ops {
 
 // The tables of the devices found: products in f32, or in bf16 or f16 with sums in f32. Throws
 // Error: device, unsupported (another type).
-inline const Backend& backend(DType compute) {
+template <class = void>
+const Backend& backend(DType compute) {
   switch (compute) {
     case DType::f32: {
       static const Backend f32 = Ops<float>::table();

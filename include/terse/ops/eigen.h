@@ -39,14 +39,18 @@ struct EigenProduct {
   }
 };
 
-inline const Backend& backend(DType compute) {
+template <class = void>
+const Backend& backend(DType compute) {
   static const Backend f32 = reference::Ops<float, float, EigenProduct>::table("eigen");
   return compute == DType::f32 ? f32 : reference::backend(compute);
 }
 
 #else
 
-inline const Backend& backend(DType compute) { return reference::backend(compute); }
+template <class = void>
+const Backend& backend(DType compute) {
+  return reference::backend(compute);
+}
 
 #endif
 

@@ -545,7 +545,8 @@ struct Ops {
 };
 
 // The plain tables: f64 to judge, f32 to run, bf16 and f16 operands with f32 sums, int8.
-inline const Backend& backend(DType compute) {
+template <class = void>
+const Backend& backend(DType compute) {
   static const Backend f64 = Ops<double, double>::table("reference f64");
   static const Backend f32 = Ops<float, float>::table("reference");
   static const Backend bf16_operands = Ops<float, bf16>::table("reference bf16");

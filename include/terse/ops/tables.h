@@ -1,4 +1,9 @@
 // All op tables: the only header that knows them.
+//
+// Compiling the tables takes a fifth of the time of this whole library, and most files of a program
+// only pass models and scores around. So every function on the way from Reranker::load to a table
+// is a template, though it needs no parameter (template <class = void>): a file compiles only those
+// it calls.
 #pragma once
 
 #include <optional>
@@ -20,7 +25,8 @@
 namespace terse::detail {
 
 // See choose_backend. Types that no fast table has (f64, f16) are the reference's.
-inline const Backend& find_table(std::optional<Isa> isa, std::optional<DType> dtype) {
+template <class = void>
+const Backend& find_table(std::optional<Isa> isa, std::optional<DType> dtype) {
   const DType compute = dtype.value_or(DType::f32);
   const bool fast = compute == DType::f32 || compute == DType::bf16 || compute == DType::i8;
   const Isa wanted = isa ? require_isa(*isa) : fast ? best_isa() : Isa::reference;
@@ -34,7 +40,8 @@ inline const Backend& find_table(std::optional<Isa> isa, std::optional<DType> dt
 }
 
 // The table of the CUDA devices, f32 if no type is asked for. Throws Error: device, unsupported.
-inline const Backend& find_cuda_table([[maybe_unused]] std::optional<DType> dtype) {
+template <class = void>
+const Backend& find_cuda_table([[maybe_unused]] std::optional<DType> dtype) {
 #ifdef TERSE_WITH_CUDA
   return cuda::backend(dtype.value_or(DType::f32));
 #else

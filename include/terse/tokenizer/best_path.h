@@ -30,7 +30,7 @@ class PathNodes {
  public:
   explicit PathNodes(std::size_t count) {
     if (count > few_.size()) many_.resize(count);
-    nodes_ = many_.empty() ? std::span(few_).first(count) : std::span(many_);
+    nodes_ = {many_.empty() ? few_.data() : many_.data(), count};
   }
   std::span<PathNode<Sum>> span() const { return nodes_; }
 

@@ -18,6 +18,7 @@
 #include "terse/tokenizer/merge_table.h"
 #include "terse/tokenizer/prebuilt.h"
 #include "terse/tokenizer/token.h"
+#include "terse/tokenizer/token_model.h"
 #include "terse/tokenizer/trie.h"
 #include "terse/tokenizer/vocabulary.h"
 #include "terse/utf8.h"
@@ -27,9 +28,10 @@ namespace terse {
 // Splits a pre-token into characters and merges adjacent pairs, lowest rank first and leftmost
 // among equals, until no rule applies (Sennrich et al. 2016, arXiv:1508.07909). Immutable; encode()
 // may be called from several threads.
-class Bpe {
+class Bpe : public TokenModel {
  public:
   static constexpr std::string_view kType = "BPE";
+  std::string_view type() const override { return kType; }
 
   // Reads {"vocab": {piece: id}, "merges": ["a b" or [a, b], ...], "unk_token", "fuse_unk",
   // "byte_fallback", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix",
@@ -43,26 +45,27 @@ class Bpe {
   static Bpe from_prebuilt(JsonValue model, const PrebuiltArrays& arrays) {
     return from(model, &arrays);
   }
-  void save(PrebuiltArrays& arrays) const {
+  bool save(PrebuiltArrays& arrays) const override {
     vocabulary_.save(arrays);
     trie_.save(arrays, "trie");
     merges_.save(arrays);
     seams_.save(arrays);
+    return true;
   }
 
   // Appends the ids of pre_token, which is valid UTF-8, in O(n log n) whatever its length. Throws
   // Error(tokenizer) if an unknown character needs an unk_token that is not in the vocabulary.
   // Source: huggingface/tokenizers models/bpe/model.rs and word.rs.
-  void encode(std::string_view pre_token, std::vector<TokenId>* ids) const;
+  inline void encode(std::string_view pre_token, std::vector<TokenId>* ids) const override;
 
-  std::optional<TokenId> token_to_id(std::string_view text) const {
+  std::optional<TokenId> token_to_id(std::string_view text) const override {
     const TokenId id = trie_.find(text);
     return id >= 0 ? std::optional(id) : std::nullopt;
   }
-  std::string_view id_to_token(TokenId id) const { return vocabulary_[id]; }
-  std::size_t vocab_size() const { return vocabulary_.size(); }
+  std::string_view id_to_token(TokenId id) const override { return vocabulary_[id]; }
+  std::size_t vocab_size() const override { return vocabulary_.size(); }
 
-  std::string describe() const {
+  std::string describe() const override {
     return "BPE: " + std::to_string(vocabulary_.num_pieces()) + " pieces, " +
            std::to_string(merges_.num_rules()) + " merges" +
            (unk_token_ ? ", unk token " + quote(*unk_token_) : "") +

@@ -3,9 +3,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
-#include <variant>
+#include <utility>
 #include <vector>
 
 #include "terse/error.h"
@@ -61,13 +62,41 @@ void for_each_step(JsonValue definition, std::string_view list_name, std::string
   }
 }
 
-// The descriptions of a pipeline's steps, which are variants, in one line; "none" if it is empty.
+// A step of a pipeline, of any kind: a class with apply(Arguments...) const and describe() const.
+// A variant of the kinds would do, but takes compilers far longer than the kinds themselves.
+template <class... Arguments>
+class PipelineStep {
+ public:
+  template <class Kind>
+  PipelineStep(Kind kind) : kind_(new KindOf<Kind>(std::move(kind))) {}
+
+  void apply(Arguments... arguments) const { kind_->apply(arguments...); }
+  std::string describe() const { return kind_->describe(); }
+
+ private:
+  struct AnyKind {
+    virtual ~AnyKind() = default;
+    virtual void apply(Arguments... arguments) const = 0;
+    virtual std::string describe() const = 0;
+  };
+  template <class Kind>
+  struct KindOf final : AnyKind {
+    explicit KindOf(Kind&& kind_) : kind(std::move(kind_)) {}
+    void apply(Arguments... arguments) const override { kind.apply(arguments...); }
+    std::string describe() const override { return kind.describe(); }
+    Kind kind;
+  };
+
+  std::unique_ptr<const AnyKind> kind_;
+};
+
+// The descriptions of a pipeline's steps in one line; "none" if it is empty.
 template <class Steps>
 std::string describe_steps(const Steps& steps) {
   std::string text;
   for (const auto& step : steps) {
     if (!text.empty()) text += ", ";
-    text += std::visit([](const auto& s) { return s.describe(); }, step);
+    text += step.describe();
   }
   return text.empty() ? "none" : text;
 }

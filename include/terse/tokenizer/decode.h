@@ -8,7 +8,6 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "terse/error.h"
@@ -66,6 +65,7 @@ struct Metaspace {
       replace_all((*tokens)[i], replacement, i == 0 && !keeps_first ? "" : " ");
     }
   }
+  std::string describe() const { return "Metaspace"; }
 };
 
 // A space in front of every token that is no continuation, and no prefix on those that are;
@@ -85,6 +85,7 @@ struct WordPiece {
       if (cleanup) clean_up(&token);
     }
   }
+  std::string describe() const { return "WordPiece"; }
 
   // Source: cleanup of huggingface/tokenizers, tokenizers/src/decoders/wordpiece.rs.
   static void clean_up(std::string* token) {
@@ -124,6 +125,7 @@ struct ByteFallback {
     flush(&bytes, &out);
     *tokens = std::move(out);
   }
+  std::string describe() const { return "ByteFallback"; }
 
  private:
   static int hex_digit(char c) {
@@ -157,6 +159,7 @@ struct Fuse {
     for (const std::string& token : *tokens) joined += token;
     tokens->assign(1, joined);
   }
+  std::string describe() const { return "Fuse"; }
 };
 
 // Takes up to `start` characters `content` off the front of each token and up to `stop` off its
@@ -178,6 +181,7 @@ struct Strip {
       token = std::string(rest);
     }
   }
+  std::string describe() const { return "Strip"; }
 };
 
 // Replaces every match of a pattern in each token.
@@ -188,6 +192,7 @@ struct Replace {
   void apply(Tokens* tokens) const {
     for (std::string& token : *tokens) replace_all(token, pattern, content);
   }
+  std::string describe() const { return "Replace"; }
 };
 
 // The suffix that ends a word becomes a space, and nothing at the end of the text.
@@ -199,6 +204,7 @@ struct Bpe {
       replace_all((*tokens)[i], suffix, i + 1 < tokens->size() ? " " : "");
     }
   }
+  std::string describe() const { return "BPEDecoder"; }
 };
 
 // Characters that stand for bytes become those bytes; a token with any other character stays.
@@ -218,6 +224,7 @@ struct ByteLevel {
     }
     tokens->assign(1, repaired_utf8(bytes));
   }
+  std::string describe() const { return "ByteLevel"; }
 };
 
 }  // namespace decoders
@@ -237,9 +244,7 @@ class Decoder {
 
   std::string apply(std::vector<std::string> tokens) const {
     std::string text;
-    for (const Step& step : steps_) {
-      std::visit([&](const auto& decoder) { decoder.apply(&tokens); }, step);
-    }
+    for (const Step& step : steps_) step.apply(&tokens);
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       if (i > 0 && steps_.empty()) text += ' ';
       text += tokens[i];
@@ -248,28 +253,25 @@ class Decoder {
   }
 
   // The names of the steps in order; "none" without.
-  std::string describe() const { return description_.empty() ? "none" : description_; }
+  std::string describe() const { return description_; }
 
  private:
-  using Step =
-      std::variant<decoders::Metaspace, decoders::WordPiece, decoders::ByteFallback, decoders::Fuse,
-                   decoders::Strip, decoders::Replace, decoders::Bpe, decoders::ByteLevel>;
+  using Step = PipelineStep<decoders::Tokens*>;
 
   static Step read_step(JsonValue value, std::string_view type);
   static decoders::Metaspace read_metaspace(JsonValue value);
   static std::string read_character(JsonValue value, std::string_view what);
 
   std::vector<Step> steps_;
-  std::string description_;
+  std::string description_ = "none";
 };
 
 inline Decoder Decoder::from_json(JsonValue value) {
   Decoder decoder;
   for_each_step(value, "decoders", "decoder", [&](JsonValue step, std::string_view type) {
     decoder.steps_.push_back(read_step(step, type));
-    if (!decoder.description_.empty()) decoder.description_ += ", ";
-    decoder.description_ += type;
   });
+  decoder.description_ = describe_steps(decoder.steps_);
   return decoder;
 }
 

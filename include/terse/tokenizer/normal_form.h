@@ -9,7 +9,6 @@
 #include <iterator>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -73,9 +72,9 @@ inline char32_t compose(char32_t first, char32_t second) {
   using unicode_data::Composition;
   const auto* end = std::end(unicode_data::kCompositions);
   const auto* found =
-      std::lower_bound(std::begin(unicode_data::kCompositions), end, std::tuple(first, second),
-                       [](const Composition& pair, const std::tuple<char32_t, char32_t>& wanted) {
-                         return std::tuple(pair.first, pair.second) < wanted;
+      std::lower_bound(std::begin(unicode_data::kCompositions), end, second,
+                       [first](const Composition& pair, char32_t wanted) {
+                         return pair.first != first ? pair.first < first : pair.second < wanted;
                        });
   return found != end && found->first == first && found->second == second ? found->composite : 0;
 }

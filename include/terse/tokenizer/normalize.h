@@ -5,7 +5,6 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "terse/error.h"
@@ -148,7 +147,7 @@ class Normalizer {
   // Throws Error(limit) past kMaxNormalizedBytes.
   void apply(std::string& text) const {
     for (const Step& step : steps_) {
-      std::visit([&](const auto& s) { s.apply(text); }, step);
+      step.apply(text);
       check_normalized_size(text.size());
     }
   }
@@ -157,9 +156,7 @@ class Normalizer {
   std::string describe() const { return describe_steps(steps_); }
 
  private:
-  using Step = std::variant<normalizer::Prepend, normalizer::Replace, normalizer::Strip,
-                            normalizer::Lowercase, normalizer::StripAccents, normalizer::Form,
-                            normalizer::Nmt, normalizer::Precompiled, BertNormalizer>;
+  using Step = PipelineStep<std::string&>;
 
   static Step read_step(JsonValue step, std::string_view type) {
     const auto field = [&](std::string_view name) { return required_field(step, name, type); };

@@ -9,7 +9,6 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "terse/error.h"
@@ -338,9 +337,7 @@ class PreTokenizer {
   PreTokens apply(std::string piece, bool at_text_start) const {
     PreTokens tokens{std::move(piece), {}};
     if (!tokens.text.empty()) tokens.spans.push_back({0, tokens.text.size()});
-    for (const Step& step : steps_) {
-      std::visit([&](const auto& s) { s.apply(tokens, at_text_start); }, step);
-    }
+    for (const Step& step : steps_) step.apply(tokens, at_text_start);
     return tokens;
   }
 
@@ -348,9 +345,7 @@ class PreTokenizer {
   std::string describe() const { return describe_steps(steps_); }
 
  private:
-  using Step =
-      std::variant<pre_tokenizer::WhitespaceSplit, pre_tokenizer::Bert, pre_tokenizer::Metaspace,
-                   pre_tokenizer::ByteLevel, pre_tokenizer::Split, pre_tokenizer::FixedLength>;
+  using Step = PipelineStep<PreTokens&, bool>;
 
   static Step read_step(JsonValue step, std::string_view type) {
     if (type == "WhitespaceSplit") return pre_tokenizer::WhitespaceSplit{};

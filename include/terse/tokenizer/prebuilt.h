@@ -21,7 +21,8 @@ template <class T>
 class FlatArray {
  public:
   FlatArray() = default;
-  explicit FlatArray(std::vector<T> values) : values_(std::move(values)), view_(values_) {}
+  explicit FlatArray(std::vector<T> values)
+      : values_(std::move(values)), view_(values_.data(), values_.size()) {}
   FlatArray(std::span<const T> view, std::shared_ptr<const void> owner)
       : owner_(std::move(owner)), view_(view) {}
   FlatArray(FlatArray&&) = default;  // a vector that moves stays where it is
@@ -72,17 +73,9 @@ class PrebuiltArrays {
   template <class T>
   FlatArray<T> get(std::string_view name) const {
     static_assert(std::is_trivially_copyable_v<T>);
-    for (const Array& array : arrays_) {
-      if (array.name != name) continue;
-      const std::span<const std::byte> bytes = array.bytes;
-      check(array.element_bytes == sizeof(T) && bytes.size() % sizeof(T) == 0 &&
-                reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(T) == 0,
-            ErrorClass::schema, source_, ": tokenizer array ", quote(name), " has elements of ",
-            array.element_bytes, " bytes, expected ", sizeof(T), ", aligned");
-      return FlatArray<T>({reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)},
-                          owner_);
-    }
-    fail(ErrorClass::missing, source_, ": tokenizer array ", quote(name), " is missing");
+    const std::span<const std::byte> bytes = find(name, sizeof(T), alignof(T));
+    return FlatArray<T>({reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)},
+                        owner_);
   }
 
   // Throws Error(tokenizer) unless ok: the array contradicts itself or another.
@@ -92,6 +85,19 @@ class PrebuiltArrays {
   }
 
  private:
+  std::span<const std::byte> find(std::string_view name, std::size_t element_bytes,
+                                  std::size_t alignment) const {
+    for (const Array& array : arrays_) {
+      if (array.name != name) continue;
+      check(array.element_bytes == element_bytes && array.bytes.size() % element_bytes == 0 &&
+                reinterpret_cast<std::uintptr_t>(array.bytes.data()) % alignment == 0,
+            ErrorClass::schema, source_, ": tokenizer array ", quote(name), " has elements of ",
+            array.element_bytes, " bytes, expected ", element_bytes, ", aligned");
+      return array.bytes;
+    }
+    fail(ErrorClass::missing, source_, ": tokenizer array ", quote(name), " is missing");
+  }
+
   std::vector<Array> arrays_;
   std::shared_ptr<const void> owner_;
   std::string source_;

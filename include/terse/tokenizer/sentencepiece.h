@@ -15,6 +15,7 @@
 #include "terse/tokenizer/sentencepiece_proto.h"
 #include "terse/tokenizer/sentencepiece_table.h"
 #include "terse/tokenizer/token.h"
+#include "terse/tokenizer/token_model.h"
 #include "terse/tokenizer/trie.h"
 #include "terse/utf8.h"
 
@@ -22,9 +23,10 @@ namespace terse {
 
 // A unigram or BPE model with its own normalizer. Immutable; encode() may be called from several
 // threads.
-class SentencePiece {
+class SentencePiece : public TokenModel {
  public:
   static constexpr std::string_view kType = "SentencePiece";
+  std::string_view type() const override { return kType; }
 
   // Reads a ModelProto; `source` leads every message. Throws Error: limit, truncated, protobuf,
   // utf8, range, tokenizer (pieces or charsmap that contradict themselves), unsupported (word and
@@ -35,20 +37,21 @@ class SentencePiece {
 
   // Appends the ids of any bytes: malformed UTF-8 counts as U+FFFD, byte by byte.
   // Source: google/sentencepiece 0.1.97, src/sentencepiece_processor.cc.
-  void encode(std::string_view text, std::vector<TokenId>* ids) const;
+  inline void encode(std::string_view text, std::vector<TokenId>* ids) const override;
 
-  std::optional<TokenId> token_to_id(std::string_view text) const {
+  std::optional<TokenId> token_to_id(std::string_view text) const override {
     const TokenId id = table_.find(text);
     return id >= 0 ? std::optional(id) : std::nullopt;
   }
-  std::string_view id_to_token(TokenId id) const { return table_.text(id); }
-  std::size_t vocab_size() const { return table_.size(); }
+  std::string_view id_to_token(TokenId id) const override { return table_.text(id); }
+  std::size_t vocab_size() const override { return table_.size(); }
+  bool is_control(TokenId id) const override { return piece_type(id) == PieceType::control; }
   // The type of the piece with this id, which must be below vocab_size().
   PieceType piece_type(TokenId id) const { return table_.type(id); }
   // Whether encoding puts a space in front, which decoding has to take away.
   bool add_dummy_prefix() const { return normalizer_.add_dummy_prefix(); }
 
-  std::string describe() const {
+  std::string describe() const override {
     return std::string("SentencePiece ") + (is_bpe_ ? "BPE: " : "unigram: ") +
            std::to_string(vocab_size()) + " pieces, unk id " + std::to_string(table_.unk_id()) +
            (byte_fallback_ ? ", byte fallback" : "");
@@ -130,9 +133,9 @@ inline void SentencePiece::encode_unigram(std::string_view normalized, Output* o
 
   std::vector<std::size_t> ends;
   for (std::size_t end = normalized.size(); end > 0; end = nodes[end].begin) ends.push_back(end);
-  for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
-    const std::size_t begin = nodes[*end].begin;
-    output->add(normalized.substr(begin, *end - begin), nodes[*end].id);
+  for (std::size_t i = ends.size(); i-- > 0;) {
+    const auto& node = nodes[ends[i]];
+    output->add(normalized.substr(node.begin, ends[i] - node.begin), node.id);
   }
 }
 

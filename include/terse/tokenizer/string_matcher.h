@@ -53,10 +53,11 @@ class StringMatcher {
     std::vector<Match> longest = longest_at_each_start(text);
     std::vector<Match> matches;
     std::size_t position = 0;
-    for (auto match = longest.rbegin(); match != longest.rend(); ++match) {
-      if (match->begin < position) continue;
-      matches.push_back(*match);
-      position = match->begin + lengths_[match->pattern];
+    for (std::size_t i = longest.size(); i-- > 0;) {
+      const Match& match = longest[i];
+      if (match.begin < position) continue;
+      matches.push_back(match);
+      position = match.begin + lengths_[match.pattern];
     }
     return matches;
   }

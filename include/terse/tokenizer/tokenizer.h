@@ -8,13 +8,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "terse/error.h"
@@ -32,6 +32,7 @@
 #include "terse/tokenizer/prebuilt.h"
 #include "terse/tokenizer/sentencepiece.h"
 #include "terse/tokenizer/token.h"
+#include "terse/tokenizer/token_model.h"
 #include "terse/tokenizer/truncate.h"
 #include "terse/tokenizer/unigram.h"
 #include "terse/tokenizer/wordpiece.h"
@@ -66,7 +67,7 @@ class Tokenizer {
 
   // Hands out the arrays of the model, which stay this object's. Returns false if it has none (a
   // SentencePiece file is its own compact form).
-  bool save(PrebuiltArrays& arrays) const;
+  bool save(PrebuiltArrays& arrays) const { return model_->save(arrays); }
 
   // Reads the bytes of a SentencePiece model. Such a file defines no added tokens and no template.
   // Throws Error: protobuf, truncated, limit, range, tokenizer, unsupported.
@@ -118,14 +119,12 @@ class Tokenizer {
   const std::optional<FilePadding>& file_padding() const { return padding_; }
 
   // "Unigram", "WordPiece", "BPE" or "SentencePiece".
-  std::string_view type() const {
-    return std::visit([](const auto& model) { return model.kType; }, model_);
-  }
+  std::string_view type() const { return model_->type(); }
   // One line for each stage.
   std::vector<std::string> describe() const;
 
  private:
-  using Model = std::variant<Unigram, WordPiece, Bpe, SentencePiece>;
+  using Model = std::unique_ptr<const TokenModel>;
 
   explicit Tokenizer(Model model) : model_(std::move(model)) { count_ids(); }
 
@@ -169,18 +168,6 @@ inline Tokenizer Tokenizer::from_prebuilt(std::string_view text, std::string_vie
   return read(text, source, &arrays);
 }
 
-inline bool Tokenizer::save(PrebuiltArrays& arrays) const {
-  return std::visit(
-      [&](const auto& model) {
-        if constexpr (requires { model.save(arrays); }) {
-          model.save(arrays);
-          return true;
-        }
-        return false;
-      },
-      model_);
-}
-
 inline Tokenizer Tokenizer::read(std::string_view text, std::string_view source,
                                  const PrebuiltArrays* arrays) {
   const auto document = JsonDocument::parse(text, {.max_bytes = kMaxTokenizerBytes}, source);
@@ -210,9 +197,9 @@ inline Tokenizer Tokenizer::read(std::string_view text, std::string_view source,
 inline Tokenizer Tokenizer::from_sentencepiece(std::string_view bytes, std::string_view source) {
   check(bytes.size() <= kMaxTokenizerBytes, ErrorClass::limit, source, ": ", bytes.size(),
         " bytes, at most ", kMaxTokenizerBytes, " are read");
-  Tokenizer tokenizer(SentencePiece::from_bytes(bytes, source));
-  tokenizer.decoder_ =
-      Decoder::sentencepiece(std::get<SentencePiece>(tokenizer.model_).add_dummy_prefix());
+  const auto* model = new SentencePiece(SentencePiece::from_bytes(bytes, source));
+  Tokenizer tokenizer{Model(model)};
+  tokenizer.decoder_ = Decoder::sentencepiece(model->add_dummy_prefix());
   return tokenizer;
 }
 
@@ -233,7 +220,7 @@ inline std::string_view Tokenizer::model_type(JsonValue model) {
 inline Tokenizer::Model Tokenizer::read_model(JsonValue model, const PrebuiltArrays* arrays) {
   const std::string_view type = model_type(model.as_object("model"));
   const auto read_as = [&]<class T>(std::type_identity<T>) -> Model {
-    return arrays == nullptr ? T::from_json(model) : T::from_prebuilt(model, *arrays);
+    return Model(new T(arrays == nullptr ? T::from_json(model) : T::from_prebuilt(model, *arrays)));
   };
   if (type == Unigram::kType) return read_as(std::type_identity<Unigram>());
   if (type == WordPiece::kType) return read_as(std::type_identity<WordPiece>());
@@ -244,9 +231,7 @@ inline Tokenizer::Model Tokenizer::read_model(JsonValue model, const PrebuiltArr
 
 inline void Tokenizer::read_added_tokens(JsonValue list) {
   AddedTokens::Context context;
-  context.model_id = [&](std::string_view content) {
-    return std::visit([&](const auto& model) { return model.token_to_id(content); }, model_);
-  };
+  context.model_id = [&](std::string_view content) { return model_->token_to_id(content); };
   context.model_size = vocab_size_;
   context.normalize = [&](std::string& content) { normalizer_.apply(content); };
   added_tokens_ = AddedTokens::from_json(list, context);
@@ -254,7 +239,7 @@ inline void Tokenizer::read_added_tokens(JsonValue list) {
 }
 
 inline void Tokenizer::count_ids() {
-  vocab_size_ = std::visit([](const auto& model) { return model.vocab_size(); }, model_);
+  vocab_size_ = model_->vocab_size();
   for (const AddedToken& token : added_tokens_.tokens()) {
     vocab_size_ = std::max(vocab_size_, static_cast<std::size_t>(token.id) + 1);
   }
@@ -297,13 +282,9 @@ inline void Tokenizer::append_part(std::string part, bool at_text_start,
                                    std::vector<TokenId>* ids) const {
   const PreTokens pre_tokens = pre_tokenizer_.apply(std::move(part), at_text_start);
   const std::string_view text = pre_tokens.text;
-  std::visit(
-      [&](const auto& model) {
-        for (const Span& span : pre_tokens.spans) {
-          model.encode(text.substr(span.begin, span.end - span.begin), ids);
-        }
-      },
-      model_);
+  for (const Span& span : pre_tokens.spans) {
+    model_->encode(text.substr(span.begin, span.end - span.begin), ids);
+  }
 }
 
 inline Encoding Tokenizer::assemble(TokenSequence first, const TokenSequence* second,
@@ -342,26 +323,23 @@ inline std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_spe
 
 inline bool Tokenizer::is_special(TokenId id) const {
   if (const AddedToken* token = added_tokens_.find(id)) return token->special;
-  const auto* model = std::get_if<SentencePiece>(&model_);
-  return model != nullptr && id >= 0 && id <= max_id() &&
-         model->piece_type(id) == PieceType::control;
+  return id >= 0 && static_cast<std::size_t>(id) < model_->vocab_size() && model_->is_control(id);
 }
 
 inline std::optional<TokenId> Tokenizer::token_to_id(std::string_view token) const {
   if (const AddedToken* added = added_tokens_.find(token)) return added->id;
-  return std::visit([&](const auto& model) { return model.token_to_id(token); }, model_);
+  return model_->token_to_id(token);
 }
 
 inline std::string Tokenizer::id_to_token(TokenId id) const {
   if (const AddedToken* added = added_tokens_.find(id)) return added->content;
-  return std::visit([&](const auto& model) { return std::string(model.id_to_token(id)); }, model_);
+  return std::string(model_->id_to_token(id));
 }
 
 inline std::vector<std::string> Tokenizer::describe() const {
   std::vector<std::string> lines;
   const std::size_t num_added = added_tokens_.tokens().size();
-  lines.push_back("model: " +
-                  std::visit([](const auto& model) { return model.describe(); }, model_));
+  lines.push_back("model: " + model_->describe());
   lines.push_back("vocabulary size: " + std::to_string(vocab_size_));
   lines.push_back("added tokens: " + std::to_string(num_added));
   lines.push_back("normalizer: " + normalizer_.describe());

@@ -17,6 +17,7 @@
 #include "terse/tokenizer/component.h"
 #include "terse/tokenizer/prebuilt.h"
 #include "terse/tokenizer/token.h"
+#include "terse/tokenizer/token_model.h"
 #include "terse/tokenizer/trie.h"
 #include "terse/tokenizer/vocabulary.h"
 
@@ -24,9 +25,10 @@ namespace terse {
 
 // Splits a pre-token into the pieces with the greatest sum of scores. Immutable; encode() may be
 // called from several threads.
-class Unigram {
+class Unigram : public TokenModel {
  public:
   static constexpr std::string_view kType = "Unigram";
+  std::string_view type() const override { return kType; }
 
   // Reads {"unk_id": id or null, "byte_fallback": bool, "vocab": [[piece, score], ...]}.
   // Throws Error: schema (wrong kinds), tokenizer (no pieces, an empty one), range (unk_id outside
@@ -36,25 +38,26 @@ class Unigram {
   // The same from the arrays that save() stored; `model` is without its vocab. Throws Error: those,
   // and missing, schema, tokenizer (arrays that contradict each other).
   static Unigram from_prebuilt(JsonValue model, const PrebuiltArrays& arrays);
-  void save(PrebuiltArrays& arrays) const {
+  bool save(PrebuiltArrays& arrays) const override {
     vocabulary_.save(arrays);
     arrays.add("scores", scores_.span());
     trie_.save(arrays, "trie");
+    return true;
   }
 
   // Appends the ids of pre_token, which is valid UTF-8. Throws Error(tokenizer) if a character is
   // unknown and the model has no unk_id.
   // Source: huggingface/tokenizers models/unigram/model.rs (sums in 64 bits, unlike SentencePiece).
-  void encode(std::string_view pre_token, std::vector<TokenId>* ids) const;
+  inline void encode(std::string_view pre_token, std::vector<TokenId>* ids) const override;
 
-  std::optional<TokenId> token_to_id(std::string_view text) const {
+  std::optional<TokenId> token_to_id(std::string_view text) const override {
     const TokenId id = trie_.find(text);
     return id >= 0 ? std::optional(id) : std::nullopt;
   }
-  std::string_view id_to_token(TokenId id) const { return vocabulary_[id]; }
-  std::size_t vocab_size() const { return vocabulary_.size(); }
+  std::string_view id_to_token(TokenId id) const override { return vocabulary_[id]; }
+  std::size_t vocab_size() const override { return vocabulary_.size(); }
 
-  std::string describe() const {
+  std::string describe() const override {
     return "Unigram: " + std::to_string(vocab_size()) + " pieces, " +
            (unk_id_ >= 0 ? "unk id " + std::to_string(unk_id_) : "no unk id") +
            (byte_fallback_ ? ", byte fallback" : "");
@@ -165,7 +168,7 @@ inline void Unigram::encode(std::string_view pre_token, std::vector<TokenId>* id
       while (begin > 0 && nodes[begin].id == unk_id_) begin = nodes[begin].begin;
       unknown.clear();
       append_unknown(pre_token.substr(begin, end - begin), &unknown);
-      ids->insert(ids->end(), unknown.rbegin(), unknown.rend());
+      for (std::size_t i = unknown.size(); i-- > 0;) ids->push_back(unknown[i]);
     }
     end = begin;
   }

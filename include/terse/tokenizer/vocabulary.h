@@ -59,9 +59,11 @@ class Vocabulary {
 
   // Makes what was added usable; call it once after the last add().
   void finish() {
-    const auto by_id = [](const Entry& a, const Entry& b) { return a.id < b.id; };
-    if (!std::is_sorted(added_.begin(), added_.end(), by_id)) {
-      std::stable_sort(added_.begin(), added_.end(), by_id);
+    const auto before = [](const Entry& a, const Entry& b) {
+      return a.id != b.id ? a.id < b.id : a.begin < b.begin;  // those of one id as they were added
+    };
+    if (!std::is_sorted(added_.begin(), added_.end(), before)) {
+      std::sort(added_.begin(), added_.end(), before);
     }
     std::size_t kept = 0;
     for (const Entry& entry : added_) {

@@ -13,6 +13,7 @@
 #include "terse/json.h"
 #include "terse/tokenizer/prebuilt.h"
 #include "terse/tokenizer/token.h"
+#include "terse/tokenizer/token_model.h"
 #include "terse/tokenizer/trie.h"
 #include "terse/tokenizer/vocabulary.h"
 
@@ -20,9 +21,10 @@ namespace terse {
 
 // Splits a word greedily into its longest pieces from the left; every piece but the first carries
 // the continuing_subword_prefix. Immutable; encode() may be called from several threads.
-class WordPiece {
+class WordPiece : public TokenModel {
  public:
   static constexpr std::string_view kType = "WordPiece";
+  std::string_view type() const override { return kType; }
 
   // Reads {"vocab": {piece: id}, "unk_token", "continuing_subword_prefix" = "##",
   // "max_input_chars_per_word" = 100}. Throws Error: schema (wrong kinds), tokenizer (no pieces, no
@@ -34,24 +36,25 @@ class WordPiece {
   static WordPiece from_prebuilt(JsonValue model, const PrebuiltArrays& arrays) {
     return from(model, &arrays);
   }
-  void save(PrebuiltArrays& arrays) const {
+  bool save(PrebuiltArrays& arrays) const override {
     vocabulary_.save(arrays);
     initial_.save(arrays, "initial");
     continuation_.save(arrays, "continuation");
+    return true;
   }
 
   // Appends the ids of word, which is valid UTF-8; the whole word is one unk if it is too long or
   // some part of it is no piece. Source: huggingface/tokenizers models/wordpiece/mod.rs.
-  void encode(std::string_view word, std::vector<TokenId>* ids) const;
+  inline void encode(std::string_view word, std::vector<TokenId>* ids) const override;
 
-  std::optional<TokenId> token_to_id(std::string_view text) const {
+  std::optional<TokenId> token_to_id(std::string_view text) const override {
     const TokenId id = initial_.find(text);
     return id >= 0 ? std::optional(id) : std::nullopt;
   }
-  std::string_view id_to_token(TokenId id) const { return vocabulary_[id]; }
-  std::size_t vocab_size() const { return vocabulary_.size(); }
+  std::string_view id_to_token(TokenId id) const override { return vocabulary_[id]; }
+  std::size_t vocab_size() const override { return vocabulary_.size(); }
 
-  std::string describe() const {
+  std::string describe() const override {
     return "WordPiece: " + std::to_string(vocabulary_.num_pieces()) + " pieces, prefix " +
            quote(prefix_) + ", unk id " + std::to_string(unk_id_) + ", words of at most " +
            std::to_string(max_input_chars_per_word_) + " characters";

@@ -91,6 +91,10 @@ struct ScheduledRow {
   std::int64_t opening = 0;  // leading tokens that rows of the query share; 0: none
 };
 
+inline bool of_one_query(const ScheduledRow& a, const ScheduledRow& b) {
+  return a.group_class == b.group_class && a.query == b.query;
+}
+
 // Sorts indices into keys by them, the lowest key first; equal ones keep their order.
 inline void sort_by(std::span<const double> keys, std::vector<std::size_t>& indices) {
   std::stable_sort(indices.begin(), indices.end(),
@@ -121,9 +125,7 @@ inline std::vector<std::size_t> order_rows(std::span<const ScheduledRow> rows) {
   // A query's rows stand together, the longest first: its place among the queries is theirs.
   std::vector<double> longest = falling_tokens;
   for (std::size_t i = 1; i < order.size(); ++i) {
-    const ScheduledRow& before = rows[order[i - 1]];
-    const ScheduledRow& row = rows[order[i]];
-    if (before.group_class == row.group_class && before.query == row.query) {
+    if (of_one_query(rows[order[i - 1]], rows[order[i]])) {
       longest[order[i]] = longest[order[i - 1]];
     }
   }
@@ -142,7 +144,7 @@ inline std::vector<std::vector<std::size_t>> plan_groups(std::span<const Schedul
   for (const std::size_t row : order_rows(rows)) {
     const ScheduledRow* before = groups.empty() ? nullptr : &rows[groups.back().back()];
     const bool same_class = before != nullptr && before->group_class == rows[row].group_class;
-    const bool same_query = same_class && before->query == rows[row].query;
+    const bool same_query = before != nullptr && of_one_query(*before, rows[row]);
     const std::int64_t added = rows[row].tokens - (same_query ? rows[row].opening : 0);
     if (same_class && tokens.back() + added <= budget) {
       groups.back().push_back(row);
@@ -170,15 +172,17 @@ inline std::int64_t group_budget(std::int64_t asked, std::span<const ScheduledRo
   if (asked > 0) return asked;
   std::int64_t work = 0;  // tokens, without openings
   std::int64_t opening = 0;
-  std::map<std::pair<std::size_t, std::size_t>, std::int64_t> openings;  // of a class and query
   for (const ScheduledRow& row : rows) {
     work += row.tokens - row.opening;
     opening = std::max(opening, row.opening);
-    if (row.opening > 0) openings[{row.group_class, row.query}] = row.opening;
   }
   if (work == 0) return even;
   if (opening > 0 && work <= even) {
-    for (const auto& [query, tokens] : openings) work += tokens;
+    const std::vector<std::size_t> order = order_rows(rows);
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const ScheduledRow& row = rows[order[i]];
+      if (i == 0 || !of_one_query(rows[order[i - 1]], row)) work += row.opening;
+    }
     return std::max(even, work);
   }
   const std::int64_t rounds = (work + threads * even - 1) / (threads * even);

@@ -2,8 +2,11 @@
 # tables among them), whole forward passes, and devices that fail.
 #
 # What has no kernels in it is compiled once: models know no device, and of terse::compiled only
-# backends.cpp does.
-set(terse_cuda_library ${PROJECT_SOURCE_DIR}/kernels/backends.cpp $<TARGET_OBJECTS:terse_models>)
+# backends.cpp does, which is compiled once more, for the emulator.
+add_library(emu_backends OBJECT ${PROJECT_SOURCE_DIR}/kernels/backends.cpp)
+target_link_libraries(emu_backends PRIVATE emu_plain terse::terse)
+target_compile_definitions(emu_backends PRIVATE TERSE_WITH_CUDA TERSE_COMPILED)
+set(terse_cuda_library $<TARGET_OBJECTS:emu_backends> $<TARGET_OBJECTS:terse_models>)
 terse_cuda_test(test_kernels KERNELS SOURCES test_kernels.cpp LIBRARIES terse::terse)
 terse_cuda_test(test_ops_cuda KERNELS VARIANTS plain SOURCES ../test_ops.cpp
                 LIBRARIES terse::terse)

@@ -397,8 +397,9 @@ class JsonReader {
   void add_double(double value) {
     check(std::isfinite(value), ErrorClass::range, document_.source_,
           ": a number is too large for a double");
-    const std::string literal = lexer_.get_token_string();
-    const bool integral = literal.find_first_not_of("-0123456789") == std::string::npos;
+    // An integer that fits neither 64-bit type is at least this large.
+    const bool integral = std::abs(value) >= 0x1p63 && lexer_.get_token_string().find_first_not_of(
+                                                           "-0123456789") == std::string::npos;
     auto& node = add(integral ? JsonType::big : JsonType::floating);
     node.number = value;
     node.negative = value < 0;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -27,7 +26,7 @@ class MergeSeams {
     bits_.assign(bits.begin(), bits.end());
   }
   void save(PrebuiltArrays& arrays) const {
-    arrays.add("merges/seams", std::span<const std::uint64_t>(bits_));
+    arrays.add("merges/seams", bits_.data(), bits_.size());
   }
 
   // Some merge joins a left side that ends in `left` to a right side that begins with `right`.

@@ -4,7 +4,6 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -34,9 +33,9 @@ class MergeTable {
   // The table that save() stored, of ids below max_id. Throws Error: missing, schema, tokenizer.
   MergeTable(const PrebuiltArrays& arrays, std::size_t max_id);
   void save(PrebuiltArrays& arrays) const {
-    arrays.add("merges/slots", slots_.span());
-    arrays.add("merges/merged", merged_.span());
-    arrays.add("merges/multiplier", std::span(&multiplier_, 1));
+    arrays.add("merges/slots", slots_);
+    arrays.add("merges/merged", merged_);
+    arrays.add("merges/multiplier", &multiplier_, 1);
   }
 
   static constexpr std::uint32_t kNoRank = ~std::uint32_t{0};

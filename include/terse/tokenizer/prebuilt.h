@@ -22,26 +22,26 @@ class FlatArray {
  public:
   FlatArray() = default;
   explicit FlatArray(std::vector<T> values)
-      : values_(std::move(values)), view_(values_.data(), values_.size()) {}
-  FlatArray(std::span<const T> view, std::shared_ptr<const void> owner)
-      : owner_(std::move(owner)), view_(view) {}
+      : values_(std::move(values)), data_(values_.data()), size_(values_.size()) {}
+  FlatArray(const T* data, std::size_t size, std::shared_ptr<const void> owner)
+      : owner_(std::move(owner)), data_(data), size_(size) {}
   FlatArray(FlatArray&&) = default;  // a vector that moves stays where it is
   FlatArray& operator=(FlatArray&&) = default;
   FlatArray(const FlatArray&) = delete;
   FlatArray& operator=(const FlatArray&) = delete;
 
-  std::size_t size() const { return view_.size(); }
-  bool empty() const { return view_.empty(); }
-  const T& operator[](std::size_t index) const { return view_[index]; }
-  const T* data() const { return view_.data(); }
-  const T* begin() const { return view_.data(); }
-  const T* end() const { return view_.data() + view_.size(); }
-  std::span<const T> span() const { return view_; }
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  const T& operator[](std::size_t index) const { return data_[index]; }
+  const T* data() const { return data_; }
+  const T* begin() const { return data_; }
+  const T* end() const { return data_ + size_; }
 
  private:
   std::vector<T> values_;
   std::shared_ptr<const void> owner_;
-  std::span<const T> view_;
+  const T* data_ = nullptr;
+  std::size_t size_ = 0;
 };
 
 // Arrays by name. Elements are stored as they are in memory, so they have no padding.
@@ -63,9 +63,15 @@ class PrebuiltArrays {
 
   // Adds a view of values, which the caller keeps alive.
   template <class T>
-  void add(std::string name, std::span<const T> values) {
+  void add(std::string name, const T* values, std::size_t count) {
     static_assert(std::is_trivially_copyable_v<T>);
-    arrays_.push_back({std::move(name), sizeof(T), std::as_bytes(values)});
+    arrays_.push_back({std::move(name),
+                       sizeof(T),
+                       {reinterpret_cast<const std::byte*>(values), count * sizeof(T)}});
+  }
+  template <class T>
+  void add(std::string name, const FlatArray<T>& values) {
+    add(std::move(name), values.data(), values.size());
   }
 
   // The array called name. Throws Error: missing, schema (elements of another size, or not aligned
@@ -74,8 +80,7 @@ class PrebuiltArrays {
   FlatArray<T> get(std::string_view name) const {
     static_assert(std::is_trivially_copyable_v<T>);
     const std::span<const std::byte> bytes = find(name, sizeof(T), alignof(T));
-    return FlatArray<T>({reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)},
-                        owner_);
+    return FlatArray<T>(reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T), owner_);
   }
 
   // Throws Error(tokenizer) unless ok: the array contradicts itself or another.

@@ -40,9 +40,9 @@ class Trie {
   // stay inside them whatever they hold. Throws Error: missing, schema, tokenizer.
   Trie(const PrebuiltArrays& arrays, const std::string& name, std::size_t max_value);
   void save(PrebuiltArrays& arrays, const std::string& name) const {
-    arrays.add(name + "/units", units_.span());
-    arrays.add(name + "/tails", tails_.span());
-    arrays.add(name + "/tail_bytes", tail_bytes_.span());
+    arrays.add(name + "/units", units_);
+    arrays.add(name + "/tails", tails_);
+    arrays.add(name + "/tail_bytes", tail_bytes_);
   }
 
   // Calls on_match(length, value) for every key that is a prefix of text, shortest first. No key is

@@ -40,7 +40,7 @@ class Unigram : public TokenModel {
   static Unigram from_prebuilt(JsonValue model, const PrebuiltArrays& arrays);
   bool save(PrebuiltArrays& arrays) const override {
     vocabulary_.save(arrays);
-    arrays.add("scores", scores_.span());
+    arrays.add("scores", scores_);
     trie_.save(arrays, "trie");
     return true;
   }

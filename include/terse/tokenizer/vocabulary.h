@@ -36,8 +36,8 @@ class Vocabulary {
     arrays.require(ok && before < static_cast<std::int64_t>(kMaxVocabulary), "vocabulary/entries");
   }
   void save(PrebuiltArrays& arrays) const {
-    arrays.add("vocabulary/entries", entries_.span());
-    arrays.add("vocabulary/characters", characters_.span());
+    arrays.add("vocabulary/entries", entries_);
+    arrays.add("vocabulary/characters", characters_);
   }
 
   void reserve(std::size_t pieces, std::size_t bytes) {

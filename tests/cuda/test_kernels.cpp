@@ -279,12 +279,12 @@ TEST_CASE("linear_activation and linear_gated") {
 // algorithm with one, a kernel follows.
 TEST_CASE("a product ends inside cuBLAS or with one kernel, to the same result") {
   emu::Options options = emu::options();
-  for (const bool epilogues : {true, false}) {
+  for (const bool epilogues : variants<bool>({true, false})) {
     options.blas_epilogues = epilogues;
     const emu::ScopedOptions scoped(options);
     for (const Activation activation : variants<Activation>(
              {Activation::none, Activation::gelu_tanh, Activation::gelu_erf, Activation::relu})) {
-      for (const bool biased : {true, false}) {
+      for (const bool biased : variants<bool>({false, true})) {
         CAPTURE(epilogues);
         CAPTURE(static_cast<int>(activation));
         CAPTURE(biased);

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -25,12 +27,18 @@ std::vector<std::string> split(const std::string& text) {
   return parts;
 }
 
+struct Type {
+  const char* name;
+  terse::DType dtype;
+};
+constexpr Type kTypes[] = {
+    {"f32", terse::DType::f32}, {"bf16", terse::DType::bf16}, {"int8", terse::DType::i8}};
+
 // Best share of the probe, in percent.
 double share(terse::DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t width) {
   const terse::Backend& backend = terse::choose_backend(std::nullopt, dtype);
   terse::Context context;
   context.backend = &backend;
-  const auto buffer = [](std::size_t bytes) { return terse::AlignedBuffer(bytes); };
 
   const terse::Tensor weight_data = terse_bench::random_tensor({columns, width}, 0.03f, 1);
   const terse::Tensor bias = terse_bench::random_tensor({columns}, 0.1f, 2);
@@ -41,14 +49,13 @@ double share(terse::DType dtype, std::int64_t rows, std::int64_t columns, std::i
   const terse::Tensor table_data = terse_bench::random_tensor({1000, width}, 1, 3);
   const terse::Table table = backend.prepare_table(table_data.view(), nullptr);
   const terse::Batch batch = terse_bench::make_batch(1, rows);
-  const terse::AlignedBuffer residual_memory = buffer(backend.residual_bytes(rows, width));
+  const terse::AlignedBuffer residual_memory(backend.residual_bytes(rows, width));
   const terse::Residual residual{residual_memory.data(), rows, width};
-  const terse::AlignedBuffer in_memory = buffer(backend.operand_bytes(rows, width, dtype));
+  const terse::AlignedBuffer in_memory(backend.operand_bytes(rows, width, dtype));
   const terse::Operand in{in_memory.data(), rows, width, dtype};
   backend.embed(context, batch, {.word = &table}, residual, nullptr, nullptr);
   backend.norm(context, residual, nullptr, in);
-  const terse::AlignedBuffer out_memory =
-      buffer(backend.operand_bytes(rows, columns, backend.sensitive));
+  const terse::AlignedBuffer out_memory(backend.operand_bytes(rows, columns, backend.sensitive));
   const terse::Operand out{out_memory.data(), rows, columns, backend.sensitive};
   const auto run = [&] {
     backend.linear_activation(context, in, weight, terse::Activation::none, out);
@@ -80,11 +87,14 @@ int main(int argc, char** argv) {
     for (const std::string& height : split(heights)) {
       std::printf("| %s | %s |", shape.c_str(), height.c_str());
       for (const std::string& type : split(types)) {
-        const terse::DType dtype = type == "f32"    ? terse::DType::f32
-                                   : type == "bf16" ? terse::DType::bf16
-                                                    : terse::DType::i8;
+        const auto* known = std::find_if(std::begin(kTypes), std::end(kTypes),
+                                         [&](const Type& one) { return type == one.name; });
+        if (known == std::end(kTypes)) {
+          std::fprintf(stderr, "bench_gemm: %s is none of f32, bf16, int8\n", type.c_str());
+          return 2;
+        }
         std::printf(" terse %s %.0f %% |", type.c_str(),
-                    share(dtype, std::max(1, std::atoi(height.c_str())), columns, width));
+                    share(known->dtype, std::max(1, std::atoi(height.c_str())), columns, width));
       }
       std::printf("\n");
       std::fflush(stdout);

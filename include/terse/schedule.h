@@ -95,7 +95,8 @@ inline bool of_one_query(const ScheduledRow& a, const ScheduledRow& b) {
   return a.group_class == b.group_class && a.query == b.query;
 }
 
-// Sorts indices into keys by them, the lowest key first; equal ones keep their order.
+// Sorts indices into keys by them, the lowest key first; equal ones keep their order. One sort for
+// all that is ordered here and in rerank.h: compilers take long over each type of them.
 inline void sort_by(std::span<const double> keys, std::vector<std::size_t>& indices) {
   std::stable_sort(indices.begin(), indices.end(),
                    [&](std::size_t a, std::size_t b) { return keys[a] < keys[b]; });

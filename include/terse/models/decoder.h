@@ -237,7 +237,10 @@ class DecoderPass {
   void take(const DecoderConfig& config) {
     const std::int64_t rows = batch_.total_tokens();
     const bool compresses = !request_.options->compress_layers.empty();
-    const auto scored = static_cast<std::int64_t>(selection_.rows.size());
+    // Where all rows are scored they are read where they are.
+    const auto scored = request_.scored_rows == kAllRows
+                            ? std::int64_t{0}
+                            : static_cast<std::int64_t>(selection_.rows.size());
     x_ = make_residual(*context_, rows, config.hidden_size);
     spare_ = make_residual(*context_, compresses ? rows : scored, config.hidden_size);
     operand_ = make_operand(*context_, rows, config.hidden_size);

@@ -17,16 +17,23 @@ namespace {
 constexpr std::int64_t kWidths[] = {1, 3, 4, 5, 16, 31, 63, 64, 65, 100, 512, 513, 1030};
 constexpr std::int64_t kColumns[] = {1, 16, 17, 31, 32, 48, 100};
 
+// Rows by one of the definitions: Element int16_t is that of operands, int8_t that of weights.
+template <class Element>
 struct Quantized {
-  std::vector<std::int8_t> elements;  // (rows, width)
-  std::vector<float> scales;          // (rows)
+  std::vector<Element> elements;  // (rows, width)
+  std::vector<float> scales;      // (rows)
   std::int64_t width;
 
   Quantized(const Values& values, std::int64_t row_width) : width(row_width) {
     elements.resize(values.size());
     const std::vector<float> singles(values.begin(), values.end());
     for (std::size_t at = 0; at < values.size(); at += static_cast<std::size_t>(width)) {
-      scales.push_back(reference::quantize(singles.data() + at, width, elements.data() + at));
+      const float* row = singles.data() + at;
+      if constexpr (std::is_same_v<Element, std::int16_t>) {
+        scales.push_back(reference::quantize_operand(row, width, elements.data() + at));
+      } else {
+        scales.push_back(reference::quantize(row, width, elements.data() + at));
+      }
     }
   }
   double at(std::int64_t row, std::int64_t k) const {
@@ -54,7 +61,8 @@ struct Case {
     Values y, size;
   };
   Exact exact() const {
-    const Quantized a(x, width), w(weight, width);
+    const Quantized<std::int16_t> a(x, width);
+    const Quantized<std::int8_t> w(weight, width);
     Exact result;
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t column = 0; column < columns; ++column) {
@@ -85,9 +93,10 @@ struct Case {
 void check_quantized(const Values& got, const Values& want, std::int64_t width, double roundings) {
   REQUIRE(got.size() == want.size());
   for (std::size_t begin = 0; begin < got.size(); begin += static_cast<std::size_t>(width)) {
-    double most = 0;
+    double least = 0, most = 0;
     for (std::int64_t i = 0; i < width; ++i) {
-      most = std::max(most, std::abs(want[begin + static_cast<std::size_t>(i)]));
+      least = std::min(least, want[begin + static_cast<std::size_t>(i)]);
+      most = std::max(most, want[begin + static_cast<std::size_t>(i)]);
     }
     double worst = 0;
     for (std::int64_t i = 0; i < width; ++i) {
@@ -95,7 +104,8 @@ void check_quantized(const Values& got, const Values& want, std::int64_t width, 
       const double error = std::abs(got[at] - want[at]);
       if (!(error <= worst)) worst = error;
     }
-    CHECK(worst <= most / 127 / 2 + roundings * roundoff(DType::f32) * most);
+    CHECK(worst <= (most - least) / 254 / 2 +
+                       roundings * roundoff(DType::f32) * std::max(most, -least));
   }
 }
 
@@ -104,7 +114,7 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 }  // namespace
 
-TEST_CASE("a row is quantised by its largest magnitude, to nearest even") {
+TEST_CASE("a row of a weight is quantised by its largest magnitude, to nearest even") {
   std::int8_t q[6];
   const float row[] = {127, -127, 2.5f, 3.5f, -0.5f, 0.51f};
   CHECK(reference::quantize(row, 6, q) == 1.0f);
@@ -118,22 +128,48 @@ TEST_CASE("a row is quantised by its largest magnitude, to nearest even") {
   CHECK(std::isnan(reference::quantize(broken, 2, q)));
 }
 
+TEST_CASE("a row of an operand is quantised by its range, to nearest even, zero to zero") {
+  std::int16_t q[5];
+  const auto quantized = [&](const std::vector<float>& row) {
+    const float scale =
+        reference::quantize_operand(row.data(), static_cast<std::int64_t>(row.size()), q);
+    return std::pair(scale, std::vector<int>(q, q + row.size()));
+  };
+  CHECK(quantized({127, -127, 2.5f, 3.5f, 0}) == std::pair(1.0f, std::vector{127, -127, 2, 4, 0}));
+  CHECK(quantized({254, 0, 7.5f}) == std::pair(1.0f, std::vector{254, 0, 8}));
+  CHECK(quantized({254, 100}) == std::pair(1.0f, std::vector{254, 100}));
+  CHECK(quantized({-1, 253}) == std::pair(1.0f, std::vector{-1, 253}));
+  // The farthest that rounding puts the ends apart.
+  CHECK(quantized({-127.5f, 126.5f + 127.5f - 127.5f}).second == std::vector{-128, 126});
+  CHECK(quantized({0, -0.0f}) == std::pair(0.0f, std::vector{0, 0}));
+  CHECK(quantized({1e-38f, -1e-44f}) == std::pair(0.0f, std::vector{0, 0}));
+  CHECK(std::isnan(quantized({1, -std::numeric_limits<float>::infinity()}).first));
+  // All that a float holds, though max - min is not one.
+  constexpr float kMost = std::numeric_limits<float>::max();
+  CHECK(quantized({kMost, -kMost}).second == std::vector{127, -127});
+}
+
 TEST_CASE("int8 operands of every table are the definition's, bit for bit") {
   for (const Backend* backend : int8_backends()) {
     CAPTURE(backend->name);
     CHECK(backend->compute == DType::i8);
     for (const std::int64_t width : kWidths) {
       Generator generator(reference::backend(DType::f32), 1);
-      Values x = generator(7 * width);
+      Values x = generator(9 * width);
       for (std::int64_t i = 0; i < width; ++i) x[static_cast<std::size_t>(i)] = 0;
       for (std::int64_t i = width; i < 2 * width; ++i) x[static_cast<std::size_t>(i)] *= 1e-30;
       for (std::int64_t i = 2 * width; i < 3 * width; ++i) x[static_cast<std::size_t>(i)] *= 1e30;
+      // Of one sign, and nearly.
+      for (std::int64_t i = 3 * width; i < 5 * width; ++i) {
+        double& value = x[static_cast<std::size_t>(i)];
+        value = i < 4 * width ? -std::abs(value) : std::abs(value) - 0.1;
+      }
       for (double& value : x) value = static_cast<float>(value);
       Runner runner(*backend);
-      const Values got = runner.read(runner.operand(x, 7, width));
-      const Quantized want(x, width);
+      const Values got = runner.read(runner.operand(x, 9, width));
+      const Quantized<std::int16_t> want(x, width);
       std::size_t wrong = 0;
-      for (std::int64_t row = 0; row < 7; ++row) {
+      for (std::int64_t row = 0; row < 9; ++row) {
         for (std::int64_t k = 0; k < width; ++k) {
           wrong += got[static_cast<std::size_t>(row * width + k)] != want.at(row, k);
         }
@@ -288,7 +324,7 @@ TEST_CASE("a norm leaves an int8 row; so does the norm after a sum") {
 TEST_CASE("what is not finite reaches every product of its row or column, and nothing else") {
   for (const Backend* backend : int8_backends()) {
     CAPTURE(backend->name);
-    for (const double broken : {kNan, kInfinity, -kInfinity}) {
+    for (const double broken : {kNan, -kNan, kInfinity, -kInfinity}) {
       for (const std::int64_t width : {5, 64, 600}) {
         Case c(8, width, 33, 7);
         c.x[static_cast<std::size_t>(3 * width + width - 1)] = broken;

@@ -99,8 +99,8 @@ class Tiles {
     }
   }
 
-  // The same of signed bytes, four to a word, into 32-bit integers that wrap.
-  void dpbssd(std::size_t c_tile, std::size_t a_tile, std::size_t b_tile) {
+  // The same of bytes, four to a word, of a unsigned and of b signed, into integers that wrap.
+  void dpbusd(std::size_t c_tile, std::size_t a_tile, std::size_t b_tile) {
     Tile& c = product(c_tile, a_tile, b_tile);
     const Tile& a = tiles_[a_tile];
     const Tile& b = tiles_[b_tile];
@@ -109,7 +109,7 @@ class Tiles {
         std::uint32_t sum = c.word(m, n);
         for (std::size_t k = 0; k < b.rows; ++k) {
           for (std::size_t i = 0; i < 4; ++i) {
-            const int x = static_cast<std::int8_t>(a.word(m, k) >> 8 * i & 0xff);
+            const auto x = static_cast<int>(a.word(m, k) >> 8 * i & 0xff);
             const int y = static_cast<std::int8_t>(b.word(k, n) >> 8 * i & 0xff);
             sum += static_cast<std::uint32_t>(x * y);
           }

@@ -25,7 +25,7 @@
 #undef _mm512_slli_epi32
 #undef _mm512_srli_epi32
 #undef _tile_dpbf16ps
-#undef _tile_dpbssd
+#undef _tile_dpbusd
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_stream_loadd
@@ -61,12 +61,15 @@
 #define _mm512_maskz_loadu_ps emulated::maskz_loadu_ps
 #define _mm512_maskz_mov_ps emulated::maskz_mov_ps
 #define _mm512_max_epi32 emulated::max_epi32
+#define _mm512_max_epu32 emulated::max_epu32
 #define _mm512_max_ps emulated::max_ps
 #define _mm512_min_ps emulated::min_ps
+#define _mm512_mullo_epi32 emulated::mullo_epi32
 #define _mm512_or_ps emulated::or_ps
 #define _mm512_or_si512 emulated::or_si512
 #define _mm512_reduce_add_ps emulated::reduce_add_ps
 #define _mm512_reduce_max_epi32 emulated::reduce_max_epi32
+#define _mm512_reduce_max_epu32 emulated::reduce_max_epu32
 #define _mm512_reduce_ps emulated::reduce_ps
 #define _mm512_roundscale_ps emulated::roundscale_ps
 #define _mm512_scalef_ps emulated::scalef_ps
@@ -86,7 +89,7 @@
 #define _mm_mask_storeu_epi8 emulated::mask_storeu_epi8_128
 
 #define _tile_dpbf16ps emulated::tiles().dpbf16ps
-#define _tile_dpbssd emulated::tiles().dpbssd
+#define _tile_dpbusd emulated::tiles().dpbusd
 #define _tile_loadconfig emulated::tiles().configure
 #define _tile_loadd emulated::tiles().load
 #define _tile_release emulated::tiles().release

@@ -18,6 +18,19 @@ inline int reduce_max_epi32(__m512i x) {
   const auto a = lanes<std::int32_t>(x);
   return *std::max_element(a.begin(), a.end());
 }
+inline __m512i max_epu32(__m512i x, __m512i y) {
+  const auto a = lanes<std::uint32_t>(x), b = lanes<std::uint32_t>(y);
+  return si512(each<std::uint32_t>([&](std::size_t i) { return std::max(a[i], b[i]); }));
+}
+inline unsigned reduce_max_epu32(__m512i x) {
+  const auto a = lanes<std::uint32_t>(x);
+  return *std::max_element(a.begin(), a.end());
+}
+// The lower halves of the products.
+inline __m512i mullo_epi32(__m512i x, __m512i y) {
+  const auto a = lanes<std::uint32_t>(x), b = lanes<std::uint32_t>(y);
+  return si512(each<std::uint32_t>([&](std::size_t i) { return a[i] * b[i]; }));
+}
 
 inline __m512i slli_epi16(__m512i x, unsigned count) {
   const auto a = lanes<std::uint16_t>(x);

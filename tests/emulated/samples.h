@@ -101,7 +101,7 @@ void tile_product(const Block& x, const Block& y, const Block& z, Block& out) {
   _tile_loadd(4, &x, 64);
   __asm__ volatile("" : : "m"(b));
   _tile_loadd(6, b, 64);
-  if constexpr (INT8) _tile_dpbssd(0, 4, 6);
+  if constexpr (INT8) _tile_dpbusd(0, 4, 6);
   if constexpr (!INT8) _tile_dpbf16ps(0, 4, 6);
   _tile_stored(0, &out, 64);
   _tile_release();
@@ -122,7 +122,7 @@ inline std::vector<terse_test::Sample> make_samples() {
           {"vcmpps", cpu.avx512, compare},          {"vshufps", cpu.avx512, shuffle},
           {"masked vmovups", cpu.avx512, masked},   {"vcvtneps2bf16", cpu.avx512_bf16, to_bf16},
           {"vdpbf16ps", cpu.avx512_bf16, dot_bf16}, {"vpdpbusd", cpu.avx512_vnni, dot_int8},
-          {"tdpbf16ps", amx, tile_product<false>},  {"tdpbssd", amx, tile_product<true>}};
+          {"tdpbf16ps", amx, tile_product<false>},  {"tdpbusd", amx, tile_product<true>}};
 }
 
 }  // namespace

@@ -118,10 +118,10 @@ TEST_CASE("tiles by hand") {
   // And C comes last: 2^24 + (1 + 1), not 2^24 + 1 + 1.
   const Block last = run("tdpbf16ps", block_of({pair(1, 1)}), {}, floats({0x1p24f}));
   CHECK(last.words[0] == bits(0x1p24f + 2));
-  // Bytes 1, -2, 3, -128 times themselves, and 4 times the first of y, -1.
+  // Bytes 1, 254, 3, 128 times themselves as 1, -2, 3, -128, and 4 times the first of y, -1.
   const Block bytes =
-      run("tdpbssd", block_of({0x8003fe01, 0x00000004}), block_of({0x7f7f7fff}), block_of({10}));
-  CHECK(static_cast<std::int32_t>(bytes.words[0]) == 10 + 1 + 4 + 9 + 16384 - 4);
+      run("tdpbusd", block_of({0x8003fe01, 0x00000004}), block_of({0x7f7f7fff}), block_of({10}));
+  CHECK(static_cast<std::int32_t>(bytes.words[0]) == 10 + 1 - 508 + 9 - 16384 - 4);
 }
 
 TEST_CASE("tile faults") {

@@ -142,7 +142,7 @@ inline void multiply_tiles(TileBlock block, const Between& between) {
       _tile_stream_loadd(6, block.b[0], block.b_stride);
     }
     _tile_stream_loadd(4, block.a[0], block.a_stride);
-    if constexpr (INT8) _tile_dpbssd(0, 4, 6);
+    if constexpr (INT8) _tile_dpbusd(0, 4, 6);
     if constexpr (!INT8) _tile_dpbf16ps(0, 4, 6);
     prefetch();
     if constexpr (COLUMNS == 2) {
@@ -151,18 +151,18 @@ inline void multiply_tiles(TileBlock block, const Between& between) {
       } else {
         _tile_stream_loadd(7, block.b[1], block.b_stride);
       }
-      if constexpr (INT8) _tile_dpbssd(1, 4, 7);
+      if constexpr (INT8) _tile_dpbusd(1, 4, 7);
       if constexpr (!INT8) _tile_dpbf16ps(1, 4, 7);
       prefetch();
     }
     if constexpr (ROWS == 2) {
       _tile_stream_loadd(5, block.a[1], block.a_stride);
-      if constexpr (INT8) _tile_dpbssd(2, 5, 6);
+      if constexpr (INT8) _tile_dpbusd(2, 5, 6);
       if constexpr (!INT8) _tile_dpbf16ps(2, 5, 6);
       prefetch();
     }
     if constexpr (ROWS * COLUMNS == 4) {
-      if constexpr (INT8) _tile_dpbssd(3, 5, 7);
+      if constexpr (INT8) _tile_dpbusd(3, 5, 7);
       if constexpr (!INT8) _tile_dpbf16ps(3, 5, 7);
       prefetch();
     }
@@ -433,53 +433,44 @@ struct TileProducts : avx512::pairs::PairProducts {
   static constexpr bool kAmx = true;
 };
 
-// int8 by int8, both signed: no sum of a column to take off.
-struct Int8Tiles {
+// Unsigned by signed, as avx512::vnni multiplies.
+struct Int8Tiles : avx512::Int8Bytes {
   struct Scope : TileScope {
     template <class Finish>
     void multiply_rows(const Word* a, std::int64_t a_step, std::int64_t rows,
                        const PanelWeight& weight, std::int64_t first, std::int64_t last,
                        std::int64_t group_panels, float* y, const Finish& finish) {
-      const auto* row_scales =
-          reinterpret_cast<const float*>(a) + scale_word(weight.width(), kOperandBytes);
+      const Word* row_ends = a + scale_word(weight.width(), kOperandBytes);
       TileScope::multiply_rows<true>(a, a_step, rows, weight, first, last, group_panels, y,
                                      [&](const FinishedRows& done) {
-                                       scale(done, row_scales + done.row * a_step, a_step,
-                                             weight.scales() + done.first_panel * kPanelColumns);
+                                       scale(done, row_ends + done.row * a_step, a_step, weight);
                                        finish(done);
                                      });
     }
 
    private:
-    // Sums in i32, in place: times the scale of the row (row_step words apart) and of the column.
-    // As avx512::vnni does, to the bit.
-    static void scale(const FinishedRows& done, const float* row_scales, std::int64_t row_step,
-                      const float* column_scales) {
-      const std::int64_t columns = (done.last_panel - done.first_panel) * kPanelColumns;
+    // Sums in i32, in place: plus what the row's least number adds, times the scale of the row (its
+    // end row_step words after the last) and of the column. As avx512::vnni does, to the bit.
+    static void scale(const FinishedRows& done, const Word* row_ends, std::int64_t row_step,
+                      const PanelWeight& weight) {
+      const std::int64_t first = done.first_panel * kPanelColumns;
+      const std::int64_t columns = done.last_panel * kPanelColumns - first;
       for (std::int64_t row = 0; row < done.rows; ++row) {
-        const avx512::Vector row_scale = avx512::broadcast(row_scales[row * row_step]);
+        const auto end = load_unaligned<Int8RowEnd>(row_ends + row * row_step, 0);
+        const avx512::Vector row_scale = avx512::broadcast(end.scale);
+        const __m512i least = _mm512_set1_epi32(end.least);
         for (std::int64_t i = 0; i < columns; i += kPanelColumns) {
           float* sums = done.y + row * done.step + i;
-          const __m512i exact = _mm512_castps_si512(avx512::load(sums));
-          avx512::store(sums,
-                        _mm512_cvtepi32_ps(exact) * (row_scale * avx512::load(column_scales + i)));
+          const __m512i column_sums = _mm512_loadu_si512(weight.sums() + first + i);
+          const __m512i exact = _mm512_add_epi32(_mm512_castps_si512(avx512::load(sums)),
+                                                 _mm512_mullo_epi32(least, column_sums));
+          const avx512::Vector scales = row_scale * avx512::load(weight.scales() + first + i);
+          avx512::store(sums, _mm512_cvtepi32_ps(exact) * scales);
         }
       }
     }
   };
-  static constexpr std::size_t kOperandBytes = 1;
-  static constexpr std::size_t kWeightBytes = 1;
-  static constexpr bool kWidened = false;
   static constexpr bool kAmx = true;
-  static std::int64_t stride(std::int64_t width) { return quantized_stride(width, kOperandBytes); }
-
-  static void store(std::byte* row, std::int64_t i, avx512::Vector x, std::int64_t count) {
-    _mm_mask_storeu_epi8(row + i, avx512::first_lanes(count),
-                         _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
-  }
-  static int element(const std::byte* row, std::int64_t i) {
-    return load_unaligned<std::int8_t>(row, static_cast<std::size_t>(i));
-  }
 };
 
 // Products in int8, sensitive ones in bf16.

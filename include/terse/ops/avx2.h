@@ -151,15 +151,25 @@ inline Vector larger_magnitude(Vector most, Vector x) {
   return _mm256_castsi256_ps(
       _mm256_max_epi32(_mm256_castps_si256(most), _mm256_castps_si256(absolute(x))));
 }
-// The largest of lanes that are not negative.
-inline float highest(Vector x) {
+// The higher of x and `most`, at least +0, and the lower of x and `least`, at most -0; as bits, so
+// that a positive NaN is higher than all numbers and a negative one lower.
+inline Vector higher(Vector most, Vector x) {
+  return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(most), _mm256_castps_si256(x)));
+}
+inline Vector lower(Vector least, Vector x) {
+  return _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(least), _mm256_castps_si256(x)));
+}
+// The highest of lanes that are +0 at least, the lowest of lanes that are -0 at most: of either the
+// largest bits.
+inline float lowest(Vector x) {
   const __m256i bits = _mm256_castps_si256(x);
   const __m128i halves =
-      _mm_max_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
-  const __m128i quarters = _mm_max_epi32(halves, _mm_shuffle_epi32(halves, 0x4e));
-  const __m128i eighths = _mm_max_epi32(quarters, _mm_shuffle_epi32(quarters, 0xb1));
+      _mm_max_epu32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+  const __m128i quarters = _mm_max_epu32(halves, _mm_shuffle_epi32(halves, 0x4e));
+  const __m128i eighths = _mm_max_epu32(quarters, _mm_shuffle_epi32(quarters, 0xb1));
   return _mm_cvtss_f32(_mm_castsi128_ps(eighths));
 }
+inline float highest(Vector x) { return lowest(x); }
 // Whole numbers from -127 to 127 in the four bytes of each word, the first lowest.
 inline Vector int8_words(const Vector (&four)[4]) {
   const __m256i byte = _mm256_set1_epi32(0xff);
@@ -196,8 +206,8 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
 }
 inline Vector finished(const TileArguments& arguments, int row, int v, Vector sum) {
   if (arguments.column_scales == nullptr) return sum;
-  const Vector scale = broadcast(arguments.row_scale[row * arguments.a_step]) *
-                       load(arguments.column_scales + v * kLanes);
+  const float row_scale = load_unaligned<float>(arguments.row_end + row * arguments.a_step, 0);
+  const Vector scale = broadcast(row_scale) * load(arguments.column_scales + v * kLanes);
   return _mm256_cvtepi32_ps(_mm256_castps_si256(sum)) * scale;
 }
 
@@ -210,6 +220,7 @@ struct Int8Words {
   static constexpr std::size_t kOperandBytes = 2;
   static constexpr std::size_t kWeightBytes = 1;
   static constexpr bool kWidened = true;
+  static constexpr bool kFromLeast = false;
   static constexpr bool kAmx = false;
   static std::int64_t stride(std::int64_t width) { return quantized_stride(width, kOperandBytes); }
   static const auto& tiles() { return words::kTiles; }
@@ -234,7 +245,7 @@ struct Int8Words {
     }
   }
 
-  static void store(std::byte* row, std::int64_t i, Vector x, std::int64_t count) {
+  static void store(std::byte* row, std::int64_t i, Vector x, std::int64_t count, std::int32_t) {
     const __m256i whole = _mm256_cvtps_epi32(x);
     const __m128i halves =
         _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));

@@ -143,9 +143,20 @@ inline Vector larger_magnitude(Vector most, Vector x) {
   return _mm512_castsi512_ps(
       _mm512_max_epi32(_mm512_castps_si512(most), _mm512_castps_si512(absolute(x))));
 }
-// The largest of lanes that are not negative.
+// The higher of x and `most`, at least +0, and the lower of x and `least`, at most -0; as bits, so
+// that a positive NaN is higher than all numbers and a negative one lower.
+inline Vector higher(Vector most, Vector x) {
+  return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(most), _mm512_castps_si512(x)));
+}
+inline Vector lower(Vector least, Vector x) {
+  return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(least), _mm512_castps_si512(x)));
+}
+// The highest of lanes that are +0 at least, the lowest of lanes that are -0 at most.
 inline float highest(Vector x) {
   return std::bit_cast<float>(_mm512_reduce_max_epi32(_mm512_castps_si512(x)));
+}
+inline float lowest(Vector x) {
+  return std::bit_cast<float>(_mm512_reduce_max_epu32(_mm512_castps_si512(x)));
 }
 // Whole numbers from -127 to 127 in the four bytes of each word, the first lowest.
 inline Vector int8_words(const Vector (&four)[4]) {
@@ -173,8 +184,8 @@ inline Vector finished(const TileArguments&, int, int, Vector sum) { return sum;
 
 // Row and column scales of one vector of sums.
 inline Vector scales_of(const TileArguments& arguments, int row, int v) {
-  return broadcast(arguments.row_scale[row * arguments.a_step]) *
-         load(arguments.column_scales + v * kLanes);
+  const float row_scale = load_unaligned<float>(arguments.row_end + row * arguments.a_step, 0);
+  return broadcast(row_scale) * load(arguments.column_scales + v * kLanes);
 }
 
 // int8 as pairs of 16 bits, where there is no VNNI: exact, and half of the memory of bf16.
@@ -198,6 +209,7 @@ struct Int8Words {
   static constexpr std::size_t kOperandBytes = 2;
   static constexpr std::size_t kWeightBytes = 1;
   static constexpr bool kWidened = true;
+  static constexpr bool kFromLeast = false;
   static constexpr bool kAmx = false;
   static std::int64_t stride(std::int64_t width) { return quantized_stride(width, kOperandBytes); }
   static const auto& tiles() { return words::kTiles; }
@@ -216,7 +228,7 @@ struct Int8Words {
     }
   }
 
-  static void store(std::byte* row, std::int64_t i, Vector x, std::int64_t count) {
+  static void store(std::byte* row, std::int64_t i, Vector x, std::int64_t count, std::int32_t) {
     _mm256_mask_storeu_epi16(row + i * std::int64_t{kOperandBytes}, first_lanes(count),
                              _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x)));
   }
@@ -230,8 +242,8 @@ struct Int8Words {
 TERSE_TARGET_END
 TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")
 
-// The inner loop for int8 with VNNI, which multiplies unsigned by signed: operands lie 128 above
-// their values, and 128 times the sum of a column's elements is taken off in the end.
+// The inner loop for int8 with VNNI, which multiplies unsigned by signed: operands are counted from
+// their row's least number, and that times the sum of a column's elements is added in the end.
 namespace terse::avx512::vnni {
 
 inline Vector multiply_words(Vector a, Vector b, Vector c) {
@@ -240,8 +252,10 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
 }
 inline Vector finished(const TileArguments& arguments, int row, int v, Vector sum) {
   if (arguments.column_scales == nullptr) return sum;
+  const auto least = static_cast<std::int32_t>(arguments.row_end[row * arguments.a_step + 1]);
   const __m512i columns = _mm512_loadu_si512(arguments.column_sums + v * kLanes);
-  const __m512i exact = _mm512_sub_epi32(_mm512_castps_si512(sum), _mm512_slli_epi32(columns, 7));
+  const __m512i exact = _mm512_add_epi32(_mm512_castps_si512(sum),
+                                         _mm512_mullo_epi32(_mm512_set1_epi32(least), columns));
   return _mm512_cvtepi32_ps(exact) * scales_of(arguments, row, v);
 }
 
@@ -254,22 +268,26 @@ TERSE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
 
 namespace terse::avx512 {
 
-struct Int8Vnni {
-  using Scope = ComputeScope;
+// Operands that are multiplied as they are stored in bytes, unsigned by the weights' signed ones.
+struct Int8Bytes {
   static constexpr std::size_t kOperandBytes = 1;
   static constexpr std::size_t kWeightBytes = 1;
   static constexpr bool kWidened = false;
-  static constexpr bool kAmx = false;
+  static constexpr bool kFromLeast = true;
   static std::int64_t stride(std::int64_t width) { return quantized_stride(width, kOperandBytes); }
-  static const auto& tiles() { return vnni::kTiles; }
 
-  static void store(std::byte* row, std::int64_t i, Vector x, std::int64_t count) {
-    const __m512i raised = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(128));
-    _mm_mask_storeu_epi8(row + i, first_lanes(count), _mm512_cvtepi32_epi8(raised));
+  static void store(std::byte* row, std::int64_t i, Vector x, std::int64_t count,
+                    std::int32_t least) {
+    const __m512i above = _mm512_sub_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(least));
+    _mm_mask_storeu_epi8(row + i, first_lanes(count), _mm512_cvtepi32_epi8(above));
   }
-  static int element(const std::byte* row, std::int64_t i) {
-    return static_cast<int>(row[i]) - 128;
-  }
+  static int element(const std::byte* row, std::int64_t i) { return static_cast<int>(row[i]); }
+};
+
+struct Int8Vnni : Int8Bytes {
+  using Scope = ComputeScope;
+  static constexpr bool kAmx = false;
+  static const auto& tiles() { return vnni::kTiles; }
 };
 
 // Products in int8, sensitive ones in f32.

@@ -4,8 +4,8 @@
 // A panel holds 16 output columns: f32 as [K][16], bf16 as [K/2][16][2], int8 as [K/4][16][4], so
 // that one step of k is 16 words of 4 bytes in any type. Tails of columns and of k are zeros.
 //
-// int8 is symmetric (reference_math.h, quantize): a column of a weight has one f32 scale beside its
-// panel, a row of an operand one behind its elements, and with acc = sum of a w over k in i32
+// int8 (reference_math.h, quantize and quantize_operand): a column of a weight has one f32 scale
+// beside its panel, a row of an operand one behind its elements, and with acc = sum of a w over k
 //   y = float(acc) * (row scale * column scale) + bias
 #pragma once
 
@@ -105,8 +105,14 @@ inline Shape panel_shape(const PanelColumns& columns, std::int64_t width, DType 
   return {columns.panels(), ceil_div(width, in_word), kPanelColumns, in_word};
 }
 
-// An int8 operand row: elements (of the type that the table multiplies: s8, s8 + 128 as u8, or s8
-// widened to s16), zeros up to the end of the cache line, one f32: the row's scale.
+// What an int8 operand row ends in. An element is scale * (least + what is stored).
+struct Int8RowEnd {
+  float scale;
+  std::int32_t least;
+};
+
+// An int8 operand row: elements (of the type that the table multiplies: u8 counted from the least,
+// or s16), zeros up to the end of the cache line, and from there an Int8RowEnd.
 constexpr std::int64_t scale_word(std::int64_t width, std::size_t element_bytes) {
   return round_up(words_of(width, element_bytes), 16);
 }
@@ -174,7 +180,8 @@ class PanelWeight {
   // One f32 per column, in panel order; zeros where a part has no bias.
   const float* bias() const { return bias_values_; }
   // Of int8 panels, one per column, in panel order: the scale of the column, and the sum of its
-  // elements, which a product with unsigned operands takes off 128 times. Valid after prepare().
+  // elements, which unsigned operands lack as often as their row's least number says. Valid after
+  // prepare().
   const float* scales() const { return scales_; }
   const std::int32_t* sums() const { return sums_; }
   // The same to be filled, for prepare()'s convert.

@@ -500,7 +500,7 @@ struct Ops {
   static void multiply_int8(const Operand& x, std::int64_t first, std::int64_t rows,
                             const Int8Weight<Real>& weight, Real* y) {
     std::vector<Real> values(static_cast<std::size_t>(x.width));
-    std::vector<std::int8_t> quantized(static_cast<std::size_t>(x.width));
+    std::vector<std::int16_t> quantized(static_cast<std::size_t>(x.width));
     for (std::int64_t i = 0; i < rows; ++i, y += weight.scales.size()) {
       if (x.dtype == DType::i8) {
         const auto row = Int8Row<Real>::of(x, first + i);
@@ -509,7 +509,7 @@ struct Ops {
       }
       const Element* from = static_cast<const Element*>(x.data) + (first + i) * x.width;
       for (std::size_t k = 0; k < values.size(); ++k) values[k] = to_real<Real>(from[k]);
-      const Real scale = quantize(values.data(), x.width, quantized.data());
+      const Real scale = quantize_operand(values.data(), x.width, quantized.data());
       reference::multiply_int8(quantized.data(), scale, x.width, weight, y);
     }
   }

@@ -48,7 +48,7 @@ Int8Weight<Real> prepare_int8(std::span<const LinearPart> parts) {
 // y (out_features) = x W^T of one int8 row: sums in i32, exact; then times the scales of the row
 // and of the column.
 template <class Real>
-void multiply_int8(const std::int8_t* x, Real scale, std::int64_t width,
+void multiply_int8(const std::int16_t* x, Real scale, std::int64_t width,
                    const Int8Weight<Real>& weight, Real* y) {
   const std::int8_t* w = weight.elements.data();
   for (const Real column_scale : weight.scales) {
@@ -62,19 +62,20 @@ void multiply_int8(const std::int8_t* x, Real scale, std::int64_t width,
 // A row of an int8 operand: its elements, then its scale.
 template <class Real>
 struct Int8Row {
-  std::int8_t* elements;
+  std::int16_t* elements;  // which is simpler than bytes counted from the least
   std::int64_t width;
 
   static std::size_t bytes(std::int64_t width) {
-    return static_cast<std::size_t>(width) + sizeof(Real);
+    return static_cast<std::size_t>(width) * sizeof(std::int16_t) + sizeof(Real);
   }
   static Int8Row of(const Operand& x, std::int64_t row) {
-    return {static_cast<std::int8_t*>(x.data) + row * static_cast<std::int64_t>(bytes(x.width)),
+    std::byte* data = static_cast<std::byte*>(x.data);
+    return {reinterpret_cast<std::int16_t*>(data + row * static_cast<std::int64_t>(bytes(x.width))),
             x.width};
   }
   Real scale() const { return load_unaligned<Real>(elements + width, 0); }
   void write(const Real* values) const {
-    const Real scale = quantize(values, width, elements);
+    const Real scale = quantize_operand(values, width, elements);
     std::memcpy(elements + width, &scale, sizeof(scale));
   }
 };

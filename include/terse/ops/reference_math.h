@@ -101,15 +101,18 @@ constexpr bool sees(const AttentionRule& rule, std::int64_t i, std::int64_t j) {
   return rule.causal || rule.window == 0 || j - i < rule.window;
 }
 
-// The largest |quantized| value: the range is symmetric, so that -x gives minus what x gives.
+// The largest |quantized| weight: the range is symmetric, so that -x gives minus what x gives.
 inline constexpr int kInt8Most = 127;
+// Steps from the least to the largest element of an operand row. Rounding adds one at most, so that
+// what is counted from the least fits a byte.
+inline constexpr int kInt8Steps = 254;
 // A row all of whose elements are smaller than this counts as zeros: 127 / |x| would overflow.
 inline constexpr float kInt8Least = 0x1p-100f;
-// The widest row whose int8 products cannot overflow an i32, with an unsigned operand 128 above the
-// signed one: 255 * 127 * 65,536 < 2^31. The signed ones have half of that.
+// The widest row whose int8 products cannot overflow an i32, its bytes counted from the least:
+// 255 * 127 * 65,536 < 2^31.
 inline constexpr std::int64_t kInt8MostWidth = 65536;
 
-// Symmetric int8: quantized[i] = x[i] (127 / max|x|), rounded to nearest even; returns the scale
+// Weights: symmetric. quantized[i] = x[i] (127 / max|x|), rounded to nearest even; returns the scale
 // max|x| / 127, so that x[i] is about scale * quantized[i], to scale / 2. A row of zeros has scale
 // 0. If an element is not finite the scale is not either, and with it every product of the row
 // (what the elements are then is of no matter; here zeros).
@@ -130,6 +133,31 @@ Real quantize(const Real* x, std::int64_t width, std::int8_t* quantized) {
     quantized[i] = static_cast<std::int8_t>(std::nearbyint(x[i] * inverse));
   }
   return most / kInt8Most;
+}
+
+// Operands: the range from the least to the largest element, and zero, in 254 steps, since rows
+// after an activation are nearly of one sign. quantized[i] = x[i] (1 / scale), rounded to nearest
+// even; returns the scale, max / 254 - min / 254, min <= 0 <= max. Zero stays zero; all quantized
+// lie within 255 of the least. Zeros and what is not finite: as above.
+template <class Real>
+Real quantize_operand(const Real* x, std::int64_t width, std::int16_t* quantized) {
+  Real least = 0, most = 0;
+  bool finite = true;
+  for (std::int64_t i = 0; i < width; ++i) {
+    least = std::min(least, x[i]);
+    most = std::max(most, x[i]);
+    finite = finite && std::isfinite(x[i]);
+  }
+  const Real scale = most / kInt8Steps - least / kInt8Steps;
+  if (!finite || scale < static_cast<Real>(kInt8Least) / kInt8Steps) {
+    std::fill(quantized, quantized + width, std::int16_t{0});
+    return finite ? Real(0) : std::numeric_limits<Real>::quiet_NaN();
+  }
+  const Real inverse = 1 / scale;
+  for (std::int64_t i = 0; i < width; ++i) {
+    quantized[i] = static_cast<std::int16_t>(std::nearbyint(x[i] * inverse));
+  }
+  return scale;
 }
 
 // x / max(|x|_2, 1e-12), in place.

@@ -38,9 +38,9 @@ struct TileArguments {
   float* c = nullptr;  // (rows, vectors side by side)
   std::int64_t c_step = 0;
   bool accumulate = false;
-  // Of int8, with the last steps of k: what turns the sums into f32, see panels.h. Rows' scales are
-  // a_step apart.
-  const float* row_scale = nullptr;
+  // Of int8, with the last steps of k: what turns the sums into f32, see panels.h. The rows' ends
+  // are a_step words apart.
+  const Word* row_end = nullptr;
   const float* column_scales = nullptr;
   const std::int32_t* column_sums = nullptr;
   // Bytes wanted soon in the second-level cache: prefetch_step further at every step of k.

@@ -3,9 +3,11 @@
 //
 // A way of multiplying int8, the parameter Int8 below, says how operands are stored:
 //   kOperandBytes  of an element
-//   store(row, i, x, n)  elements i .. i + n of a row: x, rounded to nearest even
-//   element(row, i)      the number that was stored
+//   kFromLeast     elements are counted from the row's least, else from zero
+//   store(row, i, x, n, least)  elements i .. i + n of a row: x, rounded to nearest even, - least
+//   element(row, i)             the number that was stored
 
+// A column of a weight.
 struct Int8Scale {
   float scale;    // of a row whose largest magnitude is `most`
   float inverse;  // 1 / scale; zero of a row of zeros
@@ -18,21 +20,35 @@ struct Int8Scale {
   }
 };
 
-// The largest |x| of a row in some lane; a NaN counts as larger than any number.
+// From the least to the largest element of a row, zero among them, lane by lane. A NaN lies beyond
+// all numbers on one of the sides.
+struct Int8Range {
+  Vector least, most;
+
+  static Int8Range of_zeros() { return {broadcast(-0.0f), zero()}; }
+  void add(Vector x) {
+    least = lower(least, x);
+    most = higher(most, x);
+  }
+  void add(const Int8Range& other) {
+    least = lower(least, other.least);
+    most = higher(most, other.most);
+  }
+};
+
 template <class Element>
-inline Vector largest_magnitude(const Element* x, std::int64_t width) {
-  Vector most[4] = {zero(), zero(), zero(), zero()};
+inline Int8Range range_of(const Element* x, std::int64_t width) {
+  Int8Range ranges[4] = {Int8Range::of_zeros(), Int8Range::of_zeros(), Int8Range::of_zeros(),
+                         Int8Range::of_zeros()};
   std::int64_t i = 0;
   for (; i + 4 * kLanes <= width; i += 4 * kLanes) {
-    for (int v = 0; v < 4; ++v) {
-      most[v] = larger_magnitude(most[v], load_element(x + i + v * kLanes, kLanes));
-    }
+    for (int v = 0; v < 4; ++v) ranges[v].add(load_element(x + i + v * kLanes, kLanes));
   }
   for (; i < width; i += kLanes) {
-    const std::int64_t count = std::min<std::int64_t>(kLanes, width - i);
-    most[0] = larger_magnitude(most[0], load_element(x + i, count));
+    ranges[0].add(load_element(x + i, std::min<std::int64_t>(kLanes, width - i)));
   }
-  return larger_magnitude(larger_magnitude(most[0], most[1]), larger_magnitude(most[2], most[3]));
+  for (int v = 1; v < 4; ++v) ranges[0].add(ranges[v]);
+  return ranges[0];
 }
 
 // Where row `row` of an int8 operand lies.
@@ -41,32 +57,40 @@ inline std::byte* int8_row(const Operand& x, std::int64_t row) {
   return static_cast<std::byte*>(x.data) + row * Int8::stride(x.width) * std::int64_t{sizeof(Word)};
 }
 
-// Quantises a row whose largest magnitude is known.
+// Quantises a row whose range is known.
 template <class Int8, class Element>
-inline void quantize_row(const Element* x, std::int64_t width, Vector most, std::byte* out) {
-  const Int8Scale by(highest(most));
-  const Vector inverse = broadcast(by.inverse);
+inline void quantize_row(const Element* x, std::int64_t width, const Int8Range& range,
+                         std::byte* out) {
+  constexpr auto kSteps = static_cast<float>(reference::kInt8Steps);
+  const float least = lowest(range.least);
+  const float scale = highest(range.most) / kSteps - least / kSteps;
+  const bool zeros = scale < reference::kInt8Least / kSteps;  // false of a NaN
+  const float inverse = zeros ? 0 : 1 / scale;
+  Int8RowEnd row_end{zeros ? 0 : scale, 0};
+  if (Int8::kFromLeast) row_end.least = _mm_cvtss_si32(_mm_set_ss(least * inverse));
+  const Vector factor = broadcast(inverse);
   each_group(width, [&](std::int64_t i, std::int64_t n) {
-    Int8::store(out, i, load_element(x + i, n) * inverse, n);
+    Int8::store(out, i, load_element(x + i, n) * factor, n, row_end.least);
   });
   const auto used = width * static_cast<std::int64_t>(Int8::kOperandBytes);
   const std::int64_t end = scale_word(width, Int8::kOperandBytes) * std::int64_t{sizeof(Word)};
   std::memset(out + used, 0, static_cast<std::size_t>(end - used));
-  std::memcpy(out + end, &by.scale, sizeof(by.scale));
+  std::memcpy(out + end, &row_end, sizeof(row_end));
 }
 
 template <class Int8, class Element>
 inline void quantize_row(const Element* x, std::int64_t width, std::byte* out) {
-  quantize_row<Int8>(x, width, largest_magnitude(x, width), out);
+  quantize_row<Int8>(x, width, range_of(x, width), out);
 }
 
 // The numbers that a row of an int8 operand stands for.
 template <class Int8>
 inline void read_int8_row(const std::byte* row, std::int64_t width, double* out) {
-  float scale = 0;
-  std::memcpy(&scale, row + scale_word(width, Int8::kOperandBytes) * std::int64_t{sizeof(Word)},
-              sizeof(scale));
+  Int8RowEnd end;
+  std::memcpy(&end, row + scale_word(width, Int8::kOperandBytes) * std::int64_t{sizeof(Word)},
+              sizeof(end));
   for (std::int64_t i = 0; i < width; ++i) {
-    out[i] = static_cast<double>(scale) * static_cast<double>(Int8::element(row, i));
+    out[i] = static_cast<double>(end.scale) *
+             (static_cast<double>(end.least) + static_cast<double>(Int8::element(row, i)));
   }
 }

@@ -123,13 +123,13 @@ inline void multiply_rows(TileArguments arguments, std::int64_t rows, std::int64
   const RowTiles split{rows};
   const Word* a = arguments.a;
   float* c = arguments.c;
-  const float* row_scale = arguments.row_scale;
+  const Word* row_end = arguments.row_end;
   const std::byte* prefetch = arguments.prefetch;
   for (std::int64_t tile = 0; tile < split.count; ++tile) {
     const std::int64_t begin = split.begin(tile);
     arguments.a = a + begin * (ADJACENT ? 1 : arguments.a_step);
     arguments.c = c + begin * arguments.c_step;
-    if (row_scale != nullptr) arguments.row_scale = row_scale + begin * arguments.a_step;
+    if (row_end != nullptr) arguments.row_end = row_end + begin * arguments.a_step;
     arguments.prefetch = prefetch + tile * arguments.k * arguments.prefetch_step;
     tiles[static_cast<std::size_t>(split.begin(tile + 1) - begin - 1)](arguments);
   }
@@ -197,8 +197,7 @@ inline void multiply_panels(const Word* a, std::int64_t a_step, std::int64_t row
   arguments.a = a;
   arguments.a_step = a_step;
   if constexpr (Products::kWeightBytes == 1) {
-    arguments.row_scale =
-        reinterpret_cast<const float*>(a) + scale_word(weight.width(), Products::kOperandBytes);
+    arguments.row_end = a + scale_word(weight.width(), Products::kOperandBytes);
   }
   arguments.b_step = kPanelColumns;
   arguments.c_step = c_step;

@@ -104,8 +104,8 @@ void check_quantized(const Values& got, const Values& want, std::int64_t width, 
       const double error = std::abs(got[at] - want[at]);
       if (!(error <= worst)) worst = error;
     }
-    CHECK(worst <= (most - least) / 254 / 2 +
-                       roundings * roundoff(DType::f32) * std::max(most, -least));
+    CHECK(worst <=
+          (most - least) / 254 / 2 + roundings * roundoff(DType::f32) * std::max(most, -least));
   }
 }
 

@@ -69,7 +69,7 @@ struct Gemma2Config : DecoderConfig {
     std::vector<char> slides;
     if (!config.has("layer_types")) {
       for (std::int64_t layer = 0; layer < num_hidden_layers; ++layer) {
-        slides.push_back(layer % 2 == 0);
+        slides.push_back(layer % 2 == 0 ? 1 : 0);
       }
       return slides;
     }
@@ -86,7 +86,7 @@ struct Gemma2Config : DecoderConfig {
       check(name == "sliding_attention" || name == "full_attention", ErrorClass::unsupported,
             config.source(), ": layer_types holds ", quote(name),
             ", expected sliding_attention or full_attention");
-      slides.push_back(name == "sliding_attention");
+      slides.push_back(name == "sliding_attention" ? 1 : 0);
     }
     return slides;
   }

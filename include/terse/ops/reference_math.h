@@ -112,10 +112,10 @@ inline constexpr float kInt8Least = 0x1p-100f;
 // 255 * 127 * 65,536 < 2^31.
 inline constexpr std::int64_t kInt8MostWidth = 65536;
 
-// Weights: symmetric. quantized[i] = x[i] (127 / max|x|), rounded to nearest even; returns the scale
-// max|x| / 127, so that x[i] is about scale * quantized[i], to scale / 2. A row of zeros has scale
-// 0. If an element is not finite the scale is not either, and with it every product of the row
-// (what the elements are then is of no matter; here zeros).
+// Weights: symmetric. quantized[i] = x[i] (127 / max|x|), rounded to nearest even; returns the
+// scale max|x| / 127, so that x[i] is about scale * quantized[i], to scale / 2. A row of zeros has
+// scale 0. If an element is not finite the scale is not either, and with it every product of the
+// row (what the elements are then is of no matter; here zeros).
 template <class Real>
 Real quantize(const Real* x, std::int64_t width, std::int8_t* quantized) {
   Real most = 0;

@@ -25,8 +25,8 @@ class FlatArray {
       : values_(std::move(values)), data_(values_.data()), size_(values_.size()) {}
   FlatArray(const T* data, std::size_t size, std::shared_ptr<const void> owner)
       : owner_(std::move(owner)), data_(data), size_(size) {}
-  FlatArray(FlatArray&&) = default;  // a vector that moves stays where it is
-  FlatArray& operator=(FlatArray&&) = default;
+  FlatArray(FlatArray&&) noexcept = default;  // a vector that moves stays where it is
+  FlatArray& operator=(FlatArray&&) noexcept = default;
   FlatArray(const FlatArray&) = delete;
   FlatArray& operator=(const FlatArray&) = delete;
 

@@ -11,10 +11,10 @@ import sys
 
 # Lowest first: a header includes only headers to its left. A name with a slash is a folder, and
 # inside a folder the rules below hold. Any other header of include/terse is public API, on top.
-LAYERS = ["error", "checked", "utf8", "dtype", "json", "tensor", "cpu", "device", "parallel", "file",
-          "safetensors", "sha256", "packed_file", "zip", "torch_file", "weights", "batch", "options", "model_info",
-          "tokenizer/", "ops/", "schedule", "layers/", "models/"]
-TOKENIZER_MAY_USE = {"error", "checked", "utf8", "json", "file"}
+LAYERS = ["error", "checked", "utf8", "view", "dtype", "json", "tensor", "cpu", "device", "parallel",
+          "file", "safetensors", "sha256", "packed_file", "zip", "torch_file", "weights", "batch", "options",
+          "model_info", "tokenizer/", "ops/", "schedule", "layers/", "models/"]
+TOKENIZER_MAY_USE = {"error", "checked", "utf8", "view", "json", "file"}
 LAYERS_ANY_LAYER_MAY_USE = {"layers/linear", "layers/rotary"}
 # A header models/x or models/x_part belongs to model x and is nothing to the other models; the
 # headers that belong to none are shared, and include no model.

@@ -13,6 +13,7 @@
 
 #include "terse/error.h"
 #include "terse/models/model.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -88,7 +89,7 @@ inline std::vector<std::size_t> replay_cascade(std::span<const std::vector<float
     std::vector<float> now;
     for (const std::size_t i : live) now.push_back(scores[exit][i]);
     std::vector<std::size_t> kept;
-    for (const std::size_t i : cascade_survivors(now, drifts[exit], top_k)) {
+    for (const std::size_t i : cascade_survivors(view(now), drifts[exit], top_k)) {
       kept.push_back(live[i]);
       ++reached[live[i]];
     }

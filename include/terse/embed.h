@@ -25,6 +25,7 @@
 #include "terse/options.h"
 #include "terse/rerank.h"
 #include "terse/schedule.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -71,7 +72,7 @@ struct M3Scores {
 // Source: FlagEmbedding 1.4.0, m3.py, compute_score, on unpadded texts.
 inline M3Scores m3_scores(const EmbedResult& query, const EmbedResult& passage,
                           const std::array<double, 3>& weights = {1, 1, 1}) {
-  const double dense = static_cast<double>(dot(query.dense, passage.dense));
+  const double dense = static_cast<double>(dot(view(query.dense), view(passage.dense)));
   double sparse = 0;
   for (auto q = query.sparse.begin(), p = passage.sparse.begin();
        q != query.sparse.end() && p != passage.sparse.end();) {
@@ -86,7 +87,7 @@ inline M3Scores m3_scores(const EmbedResult& query, const EmbedResult& passage,
       query.colbert_rows == 0 ? 0
                               : query.colbert.size() / static_cast<std::size_t>(query.colbert_rows);
   const auto row = [&](const std::vector<float>& rows, std::int64_t index) {
-    return std::span<const float>(rows).subspan(static_cast<std::size_t>(index) * width, width);
+    return view(rows).subspan(static_cast<std::size_t>(index) * width, width);
   };
   for (std::int64_t i = 0; i < query.colbert_rows; ++i) {
     double best = -2;  // below any product of unit vectors
@@ -145,9 +146,9 @@ class Embedder {
         rows.push_back(i);
         schedule.push_back({work.results[i].tokens, 0});
       }
-      count_tokens(call, schedule, begin);
+      count_tokens(call, view(schedule), begin);
       const std::size_t next = slice + 1 < ends.size() ? ends[slice + 1] : end;
-      run_slice(work, rows, schedule, slice_options(call, rows_before),
+      run_slice(work, view(rows), view(schedule), slice_options(call, rows_before),
                 rows_before + rows.size() + texts.size() - end,
                 {static_cast<std::int64_t>(next - end),
                  [&](std::int64_t i) { encode(work, end + static_cast<std::size_t>(i)); }});
@@ -163,13 +164,13 @@ class Embedder {
                            const EmbedOptions& options = {}, const CallOptions& call = {}) const {
     std::vector<Text> texts = {{std::string(query), TextKind::query}};
     for (const std::string& document : documents) texts.push_back({document});
-    const std::vector<EmbedResult> vectors = embed(texts, options, call);
+    const std::vector<EmbedResult> vectors = embed(view(texts), options, call);
     std::vector<float> scores;
     for (const EmbedResult& result : vectors) {
       if (result.error) throw *result.error;
-      scores.push_back(dot(vectors.front().dense, result.dense));
+      scores.push_back(dot(view(vectors.front().dense), view(result.dense)));
     }
-    return rank_scores(std::span<const float>(scores).subspan(1));
+    return rank_scores(view(scores).subspan(1));
   }
 
   // Every intermediate tensor of one text's forward pass. Throws Error.
@@ -233,7 +234,7 @@ class Embedder {
         [&](Context& context, std::span<const std::size_t> group) {
           std::vector<std::size_t> members;
           for (const std::size_t row : group) members.push_back(rows[row]);
-          forward(context, work, members);
+          forward(context, work, view(members));
         },
         aside);
   }
@@ -242,7 +243,7 @@ class Embedder {
     std::vector<const Input*> rows;
     for (const std::size_t member : members) rows.push_back(&work.inputs[member]);
     std::vector<Vectors> vectors(members.size());
-    model_->forward(context, rows, work.options, vectors, nullptr);
+    model_->forward(context, view(rows), work.options, writable(vectors), nullptr);
     for (std::size_t i = 0; i < members.size(); ++i) {
       const std::size_t member = members[i];
       finish(std::move(vectors[i]), work.inputs[member], work.options, work.results[member]);

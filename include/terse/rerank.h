@@ -31,6 +31,7 @@
 #include "terse/models/trace.h"
 #include "terse/options.h"
 #include "terse/schedule.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -69,7 +70,7 @@ inline std::vector<Ranked> rank_scores(std::span<const float> scores) {
   std::vector<double> falling;
   for (const float score : scores) falling.push_back(-static_cast<double>(score));
   std::vector<std::size_t> order = first_indices(scores.size());
-  sort_by(falling, order);
+  sort_by(view(falling), order);
   std::vector<Ranked> ranking;
   for (const std::size_t index : order) ranking.push_back({index, scores[index]});
   return ranking;
@@ -123,7 +124,7 @@ class Reranker {
     for (std::size_t slice = 0; slice < ends.size(); ++slice) {
       const std::size_t first_row = work.rows.size();
       assemble(work, first, ends[slice]);
-      count_tokens(call, std::span<const ScheduledRow>(work.schedule).subspan(first_row), begin);
+      count_tokens(call, view(work.schedule).subspan(first_row), begin);
       const std::size_t tokenized = work.end_side(ends[slice]);
       const std::size_t next = slice + 1 < ends.size() ? work.end_side(ends[slice + 1]) : tokenized;
       run_slice(work, call, tokenized, next);
@@ -140,7 +141,7 @@ class Reranker {
     std::vector<Pair> pairs;
     pairs.reserve(documents.size());
     for (const std::string& document : documents) pairs.push_back({std::string(query), document});
-    return rank_scores(score(pairs, options, call));
+    return rank_scores(view(score(view(pairs), options, call)));
   }
 
   // The best documents for a query, by a layer-wise model that drops those on the way which cannot
@@ -157,7 +158,7 @@ class Reranker {
     shared.cutoff_layers = cascade.exits;
     std::vector<Pair> pairs;
     for (const std::string& document : documents) pairs.push_back({std::string(query), document});
-    Call work(pairs, shared);
+    Call work(view(pairs), shared);
     tokenize(work, 0, work.sides.size());
     assemble(work, 0, pairs.size());
     for (const ScoreResult& result : work.results) {
@@ -184,7 +185,7 @@ class Reranker {
     const ScoreOptions& own = pair.options != nullptr ? *pair.options : options;
     const std::vector<TokenId> query = model_->tokenize_query(pair.query, own);
     const std::vector<TokenId> passage = model_->tokenize_passage(pair.passage, own);
-    return model_->assemble({query, passage, pair.passage.empty()}, own);
+    return model_->assemble({view(query), view(passage), pair.passage.empty()}, own);
   }
 
   // Every intermediate tensor of one pair's forward pass, under the checkpoint's module names.
@@ -303,7 +304,7 @@ class Reranker {
   void run_slice(Call& work, const CallOptions& call, std::size_t tokenized,
                  std::size_t next) const {
     const std::size_t first = std::exchange(work.sliced_rows, work.rows.size());
-    const auto schedule = std::span<const ScheduledRow>(work.schedule).subspan(first);
+    const auto schedule = view(work.schedule).subspan(first);
     auto groups = plan_groups(schedule, budget(schedule));
     for (std::vector<std::size_t>& group : groups) {
       for (std::size_t& row : group) row += first;
@@ -334,7 +335,7 @@ class Reranker {
         const std::size_t group_class =
             class_of(work, model_->run_options(options, result.warnings));
         std::vector<Input> inputs =
-            model_->assemble({query.ids, passage.ids, passage.text.empty()}, options);
+            model_->assemble({view(query.ids), view(passage.ids), passage.text.empty()}, options);
         work.first_row[pair] = work.rows.size();
         result.chunks = static_cast<std::int64_t>(inputs.size());
         result.input_ids = inputs.front().token_ids;
@@ -366,7 +367,7 @@ class Reranker {
     std::vector<const Input*> inputs;
     for (const std::size_t row : group) inputs.push_back(&work.rows[row].input);
     std::vector<double> scores(group.size() * exits);
-    model_->forward(context, inputs, options, scores, nullptr);
+    model_->forward(context, view(inputs), options, writable(scores), nullptr);
     for (std::size_t i = 0; i < group.size(); ++i) {
       const auto first = scores.begin() + static_cast<std::ptrdiff_t>(i * exits);
       work.rows[group[i]].scores.assign(first, first + static_cast<std::ptrdiff_t>(exits));
@@ -380,10 +381,10 @@ class Reranker {
 
   std::vector<CascadeGroup> cascade_groups(const Call& work) const {
     std::vector<CascadeGroup> groups;
-    for (auto& rows : plan_groups(work.schedule, budget(work.schedule))) {
+    for (auto& rows : plan_groups(view(work.schedule), budget(view(work.schedule)))) {
       std::vector<const Input*> inputs;
       for (const std::size_t row : rows) inputs.push_back(&work.rows[row].input);
-      groups.push_back({std::move(rows), PausedPass(inputs, share_prefix_)});
+      groups.push_back({std::move(rows), PausedPass(view(inputs), share_prefix_)});
     }
     return groups;
   }
@@ -396,7 +397,7 @@ class Reranker {
                [&](Context& context, std::span<const std::size_t> task) {
                  CascadeGroup& group = groups[task.front()];
                  std::vector<double> scores(group.documents.size());
-                 model_->resume(context, group.pass, work.classes.front(), scores);
+                 model_->resume(context, group.pass, work.classes.front(), writable(scores));
                  for (std::size_t i = 0; i < scores.size(); ++i) {
                    const std::size_t document = group.documents[i];
                    check(is_finite(scores[i]), ErrorClass::nonfinite, "document ", document,
@@ -415,10 +416,10 @@ class Reranker {
       for (const std::size_t document : group.documents) scores.push_back(result.scores[document]);
     }
     std::vector<char> stays(scores.size(), 0);
-    for (const std::size_t i : cascade_survivors(scores, drift, top_k)) stays[i] = 1;
+    for (const std::size_t i : cascade_survivors(view(scores), drift, top_k)) stays[i] = 1;
     std::size_t first = 0;
     for (CascadeGroup& group : groups) {
-      const auto kept = std::span<const char>(stays).subspan(first, group.documents.size());
+      const auto kept = view(stays).subspan(first, group.documents.size());
       first += kept.size();
       std::vector<std::size_t> left;
       for (std::size_t i = 0; i < kept.size(); ++i) {
@@ -444,7 +445,7 @@ class Reranker {
       finalists.push_back(document);
       scores.push_back(result.scores[document]);
     }
-    for (const auto& [index, score] : rank_scores(scores)) {
+    for (const auto& [index, score] : rank_scores(view(scores))) {
       if (result.ranking.size() == cascade.top_k) break;
       result.ranking.push_back({finalists[index], score});
     }
@@ -456,7 +457,7 @@ class Reranker {
     const RunOptions& options = work.classes[work.schedule[row].group_class];
     std::vector<double> scores(std::max<std::size_t>(options.exits.size(), 1));
     const Input* input = &work.rows[row].input;
-    model_->forward(*context, {&input, 1}, options, scores, &tracer);
+    model_->forward(*context, {&input, 1}, options, writable(scores), &tracer);
     contexts_->give_back(std::move(context));
   }
 

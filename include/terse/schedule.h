@@ -20,6 +20,7 @@
 #include "terse/ops/compute_scope.h"
 #include "terse/options.h"
 #include "terse/parallel.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -120,9 +121,9 @@ inline std::vector<std::size_t> order_rows(std::span<const ScheduledRow> rows) {
   }
   std::vector<std::size_t> order = first_indices(rows.size());
   // From the key that counts least to the one that counts most.
-  sort_by(falling_tokens, order);
-  sort_by(queries, order);
-  sort_by(classes, order);
+  sort_by(view(falling_tokens), order);
+  sort_by(view(queries), order);
+  sort_by(view(classes), order);
   // A query's rows stand together, the longest first: its place among the queries is theirs.
   std::vector<double> longest = falling_tokens;
   for (std::size_t i = 1; i < order.size(); ++i) {
@@ -130,8 +131,8 @@ inline std::vector<std::size_t> order_rows(std::span<const ScheduledRow> rows) {
       longest[order[i]] = longest[order[i - 1]];
     }
   }
-  sort_by(longest, order);
-  sort_by(classes, order);
+  sort_by(view(longest), order);
+  sort_by(view(classes), order);
   return order;
 }
 
@@ -158,7 +159,7 @@ inline std::vector<std::vector<std::size_t>> plan_groups(std::span<const Schedul
   std::vector<double> falling_tokens;
   for (const std::int64_t count : tokens) falling_tokens.push_back(-static_cast<double>(count));
   std::vector<std::size_t> by_size = first_indices(groups.size());
-  sort_by(falling_tokens, by_size);
+  sort_by(view(falling_tokens), by_size);
   std::vector<std::vector<std::size_t>> sorted;
   sorted.reserve(groups.size());
   for (const std::size_t group : by_size) sorted.push_back(std::move(groups[group]));
@@ -263,7 +264,7 @@ void run_groups(const std::vector<std::vector<std::size_t>>& groups, int threads
     const ComputeScope environment;
     std::unique_ptr<Context> context = pool.take(team, lane);
     context->rows = 0;
-    forward(*context, std::span<const std::size_t>(groups[group]));
+    forward(*context, view(groups[group]));
     computed += context->rows;
     pool.give_back(std::move(context), lane);
     done += groups[group].size();

@@ -27,7 +27,7 @@ class Sha256 {
       if (used_ == block_.size()) take_block();
     }
   }
-  void add(std::string_view bytes) { add(std::as_bytes(std::span(bytes))); }
+  void add(std::string_view bytes) { add(std::as_bytes(std::span(bytes.data(), bytes.size()))); }
 
   // The digest of all that was added; nothing may be added after.
   Digest digest() {

@@ -35,7 +35,7 @@ namespace terse {
 namespace detail {
 
 // "a", "b", "c", "d", "e" and 7 more.
-inline std::string name_list(std::span<const std::string> names) {
+inline std::string name_list(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 5;
   std::string text;
   for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i) {
@@ -45,9 +45,10 @@ inline std::string name_list(std::span<const std::string> names) {
   return text;
 }
 
-// Throws Error(missing_tensor) listing up to five names and their number, if there are any.
-inline void refuse_missing(const std::string& where, std::span<const std::string> names) {
-  if (names.empty()) return;
+// Throws Error(missing_tensor) listing up to five of the names, of which there is one at least, and
+// their number.
+[[noreturn]] inline void fail_missing(const std::string& where,
+                                      const std::vector<std::string>& names) {
   fail(ErrorClass::missing_tensor, where, ": ", names.size(),
        names.size() == 1 ? " tensor is missing: " : " tensors are missing: ", name_list(names));
 }
@@ -359,8 +360,7 @@ class Weights {
   TensorView get_any(std::string_view name) const {
     const Checkpoint::Slot* slot = find(name);
     if (slot == nullptr) {
-      const std::string full_name = prefix_ + std::string(name);
-      detail::refuse_missing(path_text(checkpoint_->path()), std::span(&full_name, 1));
+      detail::fail_missing(path_text(checkpoint_->path()), {prefix_ + std::string(name)});
     }
     slot->read.store(true, std::memory_order_relaxed);
     return slot->view;
@@ -368,12 +368,12 @@ class Weights {
 
   // Throws Error(missing_tensor) unless all these names are there: up to 5 that are not, and how
   // many. For a whole layer, so that the message shows that the group is missing.
-  void require(std::span<const std::string> names) const {
+  void require(const std::vector<std::string>& names) const {
     std::vector<std::string> missing;
     for (const std::string& name : names) {
       if (!has(name)) missing.push_back(prefix_ + name);
     }
-    detail::refuse_missing(path_text(checkpoint_->path()), missing);
+    if (!missing.empty()) detail::fail_missing(path_text(checkpoint_->path()), missing);
   }
 
  private:
@@ -437,7 +437,9 @@ inline void Checkpoint::add_shards(const std::string& index_path) {
       slots_.try_emplace(name, *view, path);  // names of a JSON object are distinct
     }
   }
-  detail::refuse_missing(document.source() + ": not in the shard it names", missing);
+  if (!missing.empty()) {
+    detail::fail_missing(document.source() + ": not in the shard it names", missing);
+  }
 }
 
 namespace detail {

@@ -12,6 +12,7 @@
 
 #include "terse/ops/backend.h"
 #include "terse/ops/panels.h"
+#include "terse/view.h"
 #include "terse/weights.h"
 
 namespace terse {
@@ -117,7 +118,7 @@ inline Linear load_packed_linear(const Loader& loader, LinearKind kind,
   if (!loader.prepare) return {kind, dtype, packed.in_features, columns.out_features(), nullptr};
   const Backend& backend = *loader.backend;
   if (backend.adopt_linear != nullptr) return backend.adopt_linear(packed);
-  return backend.prepare_linear(kind, unpack_linear(packed), dtype);
+  return backend.prepare_linear(kind, view(unpack_linear(packed)), dtype);
 }
 
 // One linear layer of several modules, as `kind` stacks them, multiplied in `dtype` (the backend's
@@ -151,7 +152,7 @@ inline Linear load_linear(const Loader& loader, LinearKind kind,
     }
     loader.loaded->push_back(std::move(loaded));
   }
-  return loader.backend->prepare_linear(kind, parts, dtype);
+  return loader.backend->prepare_linear(kind, view(parts), dtype);
 }
 
 // A linear layer on its own.

@@ -19,6 +19,7 @@
 #include "terse/models/loading.h"
 #include "terse/models/model.h"
 #include "terse/models/trace.h"
+#include "terse/view.h"
 #include "terse/weights.h"
 
 namespace terse {
@@ -212,7 +213,7 @@ class Bert {
       b.attended.rows = b.operand.rows = b.intermediate.rows =
           static_cast<std::int64_t>(selection->rows.size());
       fill_spans(*selection, &context.spans);
-      backend_->mean_rows(context, b.residual, context.spans, b.selected);
+      backend_->mean_rows(context, b.residual, view(context.spans), b.selected);
       b.residual = b.selected;
     }
     backend_->attention(context, batch, b.qkv, AttentionRule{}, selection, b.attended);

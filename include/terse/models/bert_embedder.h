@@ -13,6 +13,7 @@
 #include "terse/models/loading.h"
 #include "terse/models/model.h"
 #include "terse/models/sentence_transformers.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -68,7 +69,8 @@ class BertEmbedder : public EmbedModel {
       if (all_rows) {
         one_row_each = x.spare;
         context.backend->mean_rows(
-            context, x.rows, pooling == Pooling::mean ? sequence_spans(batch) : spans_of(pooled),
+            context, x.rows,
+            view(pooling == Pooling::mean ? sequence_spans(batch) : spans_of(pooled)),
             one_row_each);
       }
       dense(context, one_row_each, options, out);

@@ -10,6 +10,7 @@
 #include "terse/models/input.h"
 #include "terse/models/loading.h"
 #include "terse/models/model.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -58,7 +59,7 @@ class BertReranker : public RerankModel {
     Residual scored = x.rows;  // (batch, hidden_size)
     if (tracer != nullptr) {
       scored = x.spare;
-      context.backend->mean_rows(context, x.rows, spans_of(first), scored);
+      context.backend->mean_rows(context, x.rows, view(spans_of(first)), scored);
     }
     const HeadSpec head{.dense = &dense_, .dense_activation = Activation::tanh, .out = &out_};
     context.backend->head(context, scored, head, scores);

@@ -23,6 +23,7 @@
 #include "terse/models/shared_prefix.h"
 #include "terse/models/trace.h"
 #include "terse/options.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -174,7 +175,7 @@ class DecoderPass {
     const RowSelection* selection = narrow ? &selection_ : nullptr;
     const ProjectSpec project{query_scale, &rotary, selection};
     backend_->project_qkv(*context_, batch_, operand_, layer.qkv, project, inputs_);
-    if (narrow) keep(scored_rows());
+    if (narrow) keep(view(scored_rows()));
     backend_->attention(*context_, batch_, inputs_, rule, selection, attended_);
     if (tracer() == nullptr) return;
     tracer()->operand(*context_, prefix_ + name_ + ".self_attn", attended_);
@@ -205,8 +206,9 @@ class DecoderPass {
 
   // Averages runs of passage rows; operand = norm(x).
   void compress(std::int64_t layer, std::int64_t ratio, const Norm& norm) {
-    Compression compression = terse::compress(batch_, segments_, static_cast<std::int32_t>(ratio));
-    keep(compression.spans);
+    Compression compression =
+        terse::compress(batch_, view(segments_), static_cast<std::int32_t>(ratio));
+    keep(view(compression.spans));
     batch_ = std::move(compression.batch);
     selection_ = select_tail(batch_, request_.scored_rows);
     inputs_.query_rows = inputs_.key_rows = batch_.total_tokens();
@@ -220,7 +222,7 @@ class DecoderPass {
     if (x_.rows == static_cast<std::int64_t>(selection_.rows.size())) return x_;
     Residual rows = spare_;
     rows.rows = static_cast<std::int64_t>(selection_.rows.size());
-    backend_->mean_rows(*context_, x_, scored_rows(), rows);
+    backend_->mean_rows(*context_, x_, view(scored_rows()), rows);
     return rows;
   }
 

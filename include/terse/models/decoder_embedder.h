@@ -19,6 +19,7 @@
 #include "terse/models/sentence_transformers.h"
 #include "terse/models/special_tokens.h"
 #include "terse/tokenizer/tokenizer.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -110,8 +111,8 @@ class DecoderEmbedder : public EmbedModel {
     const auto at_exit = [&](std::size_t, const Residual& rows) {
       const auto width = static_cast<std::size_t>(rows.width);
       std::vector<double> states(static_cast<std::size_t>(rows.rows) * width);
-      context.backend->head(context, rows, {.norm = &trunk_.norm()}, states);
-      std::span<const double> rest = states;
+      context.backend->head(context, rows, {.norm = &trunk_.norm()}, writable(states));
+      std::span<const double> rest = view(states);
       for (std::size_t i = 0; i < out.size(); ++i) {
         const std::size_t length = inputs[i]->token_ids.size();
         const std::size_t scored = std::min(length, static_cast<std::size_t>(scored_rows));

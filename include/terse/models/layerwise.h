@@ -14,6 +14,7 @@
 #include "terse/models/config.h"
 #include "terse/models/model.h"
 #include "terse/options.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -54,7 +55,7 @@ inline void require_layer_wise(const Config& config) {
 
 namespace detail {
 
-inline std::string number_list(std::span<const std::int64_t> numbers) {
+inline std::string number_list(const std::vector<std::int64_t>& numbers) {
   constexpr std::size_t kShown = 8;
   std::string text;
   for (std::size_t i = 0; i < std::min(numbers.size(), kShown); ++i) {
@@ -65,7 +66,7 @@ inline std::string number_list(std::span<const std::int64_t> numbers) {
 
 // Rising, each once; what keep() refuses goes to `dropped`, in order of the request.
 template <class Keep>
-std::vector<std::int64_t> sorted_subset(std::span<const std::int64_t> requested, Keep&& keep,
+std::vector<std::int64_t> sorted_subset(const std::vector<std::int64_t>& requested, Keep&& keep,
                                         std::vector<std::int64_t>* dropped) {
   std::vector<std::int64_t> kept;
   for (const std::int64_t layer : requested) (keep(layer) ? kept : *dropped).push_back(layer);
@@ -187,7 +188,7 @@ class ExitHeads {
 inline void score_exit(Context& context, const Residual& rows, const HeadSpec& head,
                        std::size_t exit, std::size_t exits, std::span<double> scores) {
   std::vector<double> column(static_cast<std::size_t>(rows.rows));
-  context.backend->head(context, rows, head, column);
+  context.backend->head(context, rows, head, writable(column));
   for (std::size_t row = 0; row < column.size(); ++row) scores[row * exits + exit] = column[row];
 }
 

@@ -16,6 +16,7 @@
 #include "terse/models/loading.h"
 #include "terse/models/mistral.h"
 #include "terse/models/special_tokens.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -53,7 +54,7 @@ class LlaraEmbedder : public DecoderEmbedder<Mistral, MistralConfig> {
     if (input.truncated) ids.resize(length);
     using Ids = std::span<const TokenId>;
     for (const Ids part :
-         {Ids(opening_), Ids(ids), Ids(query ? suffix_of_query_ : suffix_of_passage_)}) {
+         {view(opening_), view(ids), view(query ? suffix_of_query_ : suffix_of_passage_)}) {
       input.token_ids.insert(input.token_ids.end(), part.begin(), part.end());
     }
     return input;

@@ -17,6 +17,7 @@
 #include "terse/options.h"
 #include "terse/tensor.h"
 #include "terse/tokenizer/tokenizer.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -111,7 +112,7 @@ class EmbedModel {
 // The head's values for every row of x, (rows, columns).
 inline std::vector<float> run_head(Context& context, const Residual& x, const HeadSpec& head) {
   std::vector<double> values(static_cast<std::size_t>(x.rows * head_columns(head, x.width)));
-  context.backend->head(context, x, head, values);
+  context.backend->head(context, x, head, writable(values));
   return {values.begin(), values.end()};
 }
 

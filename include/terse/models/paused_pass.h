@@ -14,6 +14,7 @@
 #include "terse/models/model.h"
 #include "terse/models/shared_prefix.h"
 #include "terse/ops/backend.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -52,13 +53,13 @@ class PausedPass {
       const auto begin = static_cast<std::int32_t>(row);
       kept_.push_back({begin, begin + 1});
     }
-    context.backend->mean_rows(context, x, kept_, x_);
+    context.backend->mean_rows(context, x, view(kept_), x_);
     ++num_read_;
   }
 
   // Copies what is left of x to where the pass goes on.
   void restore(Context& context, const Residual& x) const {
-    context.backend->mean_rows(context, x_, kept_, x);
+    context.backend->mean_rows(context, x_, view(kept_), x);
   }
 
   // Drops inputs, by their order among those still there, and openings that none of the others

@@ -21,6 +21,7 @@
 #include "terse/options.h"
 #include "terse/tokenizer/tokenizer.h"
 #include "terse/tokenizer/truncate.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -56,7 +57,7 @@ class PromptLayout {
                               const ScoreOptions& options) const {
     const std::vector<TokenId> own_prompt =
         options.prompt ? tokenizer_->encode(*options.prompt) : std::vector<TokenId>{};
-    const Ids prompt = options.prompt ? Ids(own_prompt) : Ids(default_prompt_);
+    const Ids prompt = view(options.prompt ? own_prompt : default_prompt_);
     const std::int64_t length =
         max_length(options.max_length, kDefaultMaxLength, 1, ConfigLimits::kPositions);
     // What bos, query, separator and passage may take together.
@@ -85,6 +86,7 @@ class PromptLayout {
   using Ids = std::span<const TokenId>;
 
   static std::int64_t size(Ids ids) { return static_cast<std::int64_t>(ids.size()); }
+  static std::int64_t size(const std::vector<TokenId>& ids) { return size(view(ids)); }
   static Ids first(Ids ids, std::int64_t count) {
     return ids.first(static_cast<std::size_t>(std::min(count, size(ids))));
   }
@@ -92,13 +94,13 @@ class PromptLayout {
   Input row(Ids query, Ids passage, Ids prompt, bool truncated) const {
     std::vector<TokenId> second = separator_;
     second.insert(second.end(), passage.begin(), passage.end());
-    return row_of(query, second, prompt, truncated);
+    return row_of(query, view(second), prompt, truncated);
   }
 
   // The first separator counts as query, the second as prompt: neither is ever compressed.
   Input row_of(Ids query, Ids second, Ids prompt, bool truncated) const {
     Input input;
-    for (const Ids part : {Ids(bos_), query, second, Ids(separator_), prompt}) {
+    for (const Ids part : {view(bos_), query, second, view(separator_), prompt}) {
       input.token_ids.insert(input.token_ids.end(), part.begin(), part.end());
     }
     input.truncated = truncated;
@@ -122,7 +124,7 @@ class PromptLayout {
     std::vector<TokenId> ids = separator_;
     ids.insert(ids.end(), p.begin(), p.end());
     ids.resize(static_cast<std::size_t>(kept));
-    return row_of(q, ids, prompt,
+    return row_of(q, view(ids), prompt,
                   q.size() < query.size() || p.size() < passage.size() || kept < second);
   }
 

@@ -14,6 +14,7 @@
 #include "terse/layers/token_compression.h"
 #include "terse/models/model.h"
 #include "terse/tokenizer/token.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -79,7 +80,7 @@ inline PackedRows pack_rows(std::span<const Input* const> inputs, bool share) {
   };
   SharedOpenings openings(inputs);
   for (const Input* input : inputs) {
-    const std::span<const TokenId> ids = input->token_ids;
+    const std::span<const TokenId> ids = view(input->token_ids);
     std::int32_t* sequence = share ? openings.sequence_of(*input) : nullptr;
     if (sequence == nullptr) {
       append(ids, 0, -1, input->shareable, {input->query_length, input->prompt_length});

@@ -12,6 +12,7 @@
 #include "terse/models/model.h"
 #include "terse/ops/backend.h"
 #include "terse/tensor.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -44,12 +45,12 @@ class ReadingTracer : public Tracer {
  public:
   void residual(Context& context, std::string_view name, const Residual& x) override {
     std::vector<double> values(static_cast<std::size_t>(x.rows * x.width));
-    context.backend->read_residual(context, x, values);
+    context.backend->read_residual(context, x, writable(values));
     visit(name, x.rows, x.width, values);
   }
   void operand(Context& context, std::string_view name, const Operand& x) override {
     std::vector<double> values(static_cast<std::size_t>(x.rows * x.width));
-    context.backend->read_operand(context, x, values);
+    context.backend->read_operand(context, x, writable(values));
     visit(name, x.rows, x.width, values);
   }
 

@@ -20,6 +20,7 @@
 #include "terse/tokenizer/token.h"
 #include "terse/tokenizer/unicode.h"
 #include "terse/utf8.h"
+#include "terse/view.h"
 
 namespace terse {
 
@@ -160,8 +161,8 @@ class AddedTokens {
         normalized_.tokens.push_back(i);
       }
     }
-    raw_.matcher = StringMatcher(raw);
-    normalized_.matcher = StringMatcher(normalized);
+    raw_.matcher = StringMatcher(view(raw));
+    normalized_.matcher = StringMatcher(view(normalized));
   }
 
   std::vector<TextPiece> split(std::string_view text, const Pass& pass,

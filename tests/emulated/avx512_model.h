@@ -288,13 +288,18 @@ inline __m512 scalef_ps(__m512 x, __m512 y) {
   return ps(each<float>([&](std::size_t i) { return scalef(a[i], b[i]); }));
 }
 
-// x less its whole part; only for rounding downwards.
+// x less its whole part; only for rounding downwards, which is how the difference rounds too: that
+// of a whole number is -0.
 inline __m512 reduce_ps(__m512 x, int control) {
   if ((control & 0xf7) != 1) throw std::logic_error("reduce_ps: a control that is not modelled");
   const auto a = lanes<float>(x);
   return ps(each<float>([&](std::size_t i) {
     if (std::isinf(a[i])) return 0.0f;
-    return a[i] - std::floor(a[i]);
+    const double exact = static_cast<double>(a[i]) - std::floor(static_cast<double>(a[i]));
+    if (exact == 0) return -0.0f;
+    const auto nearest = static_cast<float>(exact);
+    const bool above = static_cast<double>(nearest) > exact || nearest == 1;
+    return above ? std::nextafter(nearest, 0.0f) : nearest;
   }));
 }
 
@@ -355,6 +360,12 @@ inline __m512bh cvtne2ps_pbh(__m512 x, __m512 y) {
   __m512bh z;
   std::memcpy(&z, halves.data(), 64);
   return z;
+}
+
+// The halves of x in the order that the lower five bits of each half of `order` say.
+inline __m512i permutexvar_epi16(__m512i order, __m512i x) {
+  const auto index = lanes<std::uint16_t>(order), a = lanes<std::uint16_t>(x);
+  return si512(each<std::uint16_t>([&](std::size_t i) { return a[index[i] % 32]; }));
 }
 
 // c + upper products, then + lower products, each a fused multiply-add that rounds to nearest even

@@ -67,6 +67,7 @@
 #define _mm512_mullo_epi32 emulated::mullo_epi32
 #define _mm512_or_ps emulated::or_ps
 #define _mm512_or_si512 emulated::or_si512
+#define _mm512_permutexvar_epi16 emulated::permutexvar_epi16
 #define _mm512_reduce_add_ps emulated::reduce_add_ps
 #define _mm512_reduce_max_epi32 emulated::reduce_max_epi32
 #define _mm512_reduce_max_epu32 emulated::reduce_max_epu32

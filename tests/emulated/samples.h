@@ -72,6 +72,16 @@ void shuffle(const Block& x, const Block& y, const Block&, Block& out) {
   store(out, _mm512_shuffle_f32x4(_mm512_shuffle_ps(load(x), load(y), 0x8d),
                                   _mm512_unpackhi_ps(load(x), load(y)), 0x93));
 }
+void permute(const Block& x, const Block& y, const Block&, Block& out) {
+  store(out, _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_castps_si512(load(y)),
+                                                          _mm512_castps_si512(load(x)))));
+}
+void two_to_bf16(const Block& x, const Block& y, const Block&, Block& out) {
+  store(out, reinterpret_cast<__m512>(_mm512_cvtne2ps_pbh(load(x), load(y))));
+}
+void reduce(const Block& x, const Block&, const Block&, Block& out) {
+  store(out, _mm512_reduce_ps(load(x), _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+}
 void masked(const Block& x, const Block& y, const Block&, Block& out) {
   out = y;
   _mm512_mask_storeu_ps(&out, 0x5a3c, _mm512_maskz_loadu_ps(0x0ff0, &x));
@@ -89,6 +99,10 @@ void dot_int8(const Block& x, const Block& y, const Block& z, Block& out) {
   store(out, _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(load(z)),
                                                      _mm512_castps_si512(load(x)),
                                                      _mm512_castps_si512(load(y)))));
+}
+void multiply_words(const Block& x, const Block& y, const Block&, Block& out) {
+  store(out, _mm512_castsi512_ps(
+                 _mm512_madd_epi16(_mm512_castps_si512(load(x)), _mm512_castps_si512(load(y)))));
 }
 // out = z + the first two words of x times the rows x and y.
 template <bool INT8>
@@ -117,12 +131,22 @@ namespace {
 inline std::vector<terse_test::Sample> make_samples() {
   const terse::CpuFeatures& cpu = terse::cpu_features();
   const bool amx = terse::isa_available(terse::Isa::amx);
-  return {{"vfmaddps", cpu.avx512, fmadd},          {"vmaxps", cpu.avx512, maximum},
-          {"vscalefps", cpu.avx512, scalef},        {"vrndscaleps", cpu.avx512, roundscale},
-          {"vcmpps", cpu.avx512, compare},          {"vshufps", cpu.avx512, shuffle},
-          {"masked vmovups", cpu.avx512, masked},   {"vcvtneps2bf16", cpu.avx512_bf16, to_bf16},
-          {"vdpbf16ps", cpu.avx512_bf16, dot_bf16}, {"vpdpbusd", cpu.avx512_vnni, dot_int8},
-          {"tdpbf16ps", amx, tile_product<false>},  {"tdpbusd", amx, tile_product<true>}};
+  return {{"vfmaddps", cpu.avx512, fmadd},
+          {"vmaxps", cpu.avx512, maximum},
+          {"vscalefps", cpu.avx512, scalef},
+          {"vrndscaleps", cpu.avx512, roundscale},
+          {"vcmpps", cpu.avx512, compare},
+          {"vshufps", cpu.avx512, shuffle},
+          {"vpermw", cpu.avx512, permute},
+          {"vreduceps", cpu.avx512, reduce},
+          {"masked vmovups", cpu.avx512, masked},
+          {"vcvtneps2bf16", cpu.avx512_bf16, to_bf16},
+          {"vcvtne2ps2bf16", cpu.avx512_bf16, two_to_bf16},
+          {"vdpbf16ps", cpu.avx512_bf16, dot_bf16},
+          {"vpdpbusd", cpu.avx512_vnni, dot_int8},
+          {"vpmaddwd", cpu.avx512, multiply_words},
+          {"tdpbf16ps", amx, tile_product<false>},
+          {"tdpbusd", amx, tile_product<true>}};
 }
 
 }  // namespace

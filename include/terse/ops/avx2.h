@@ -183,7 +183,13 @@ inline Vector int8_words(const Vector (&four)[4]) {
 }
 
 inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add(a, b, c); }
-inline Vector finished(const TileArguments&, int, int, Vector sum) { return sum; }
+
+// What a tile's sums become on their way to memory: here they stay as they are.
+template <int VECTORS>
+struct Finish {
+  explicit Finish(const TileArguments&) {}
+  Vector operator()(int, int, Vector sum) const { return sum; }
+};
 
 // Each file builds on those before it.
 // clang-format off
@@ -204,12 +210,18 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
   return _mm256_castsi256_ps(_mm256_add_epi32(
       _mm256_castps_si256(c), _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b))));
 }
-inline Vector finished(const TileArguments& arguments, int row, int v, Vector sum) {
-  if (arguments.column_scales == nullptr) return sum;
-  const float row_scale = load_unaligned<float>(arguments.row_end + row * arguments.a_step, 0);
-  const Vector scale = broadcast(row_scale) * load(arguments.column_scales + v * kLanes);
-  return _mm256_cvtepi32_ps(_mm256_castps_si256(sum)) * scale;
-}
+// The scales of row and column, with the last steps of k.
+template <int VECTORS>
+struct Finish {
+  explicit Finish(const TileArguments& tile) : arguments(tile) {}
+  Vector operator()(int row, int v, Vector sum) const {
+    if (arguments.column_scales == nullptr) return sum;
+    const float row_scale = load_unaligned<float>(arguments.row_end + row * arguments.a_step, 0);
+    return _mm256_cvtepi32_ps(_mm256_castps_si256(sum)) *
+           (broadcast(row_scale) * load(arguments.column_scales + v * kLanes));
+  }
+  const TileArguments& arguments;
+};
 
 #include "terse/ops/vector/tile.inl"
 

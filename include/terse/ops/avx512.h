@@ -171,7 +171,13 @@ inline Vector int8_words(const Vector (&four)[4]) {
 }
 
 inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add(a, b, c); }
-inline Vector finished(const TileArguments&, int, int, Vector sum) { return sum; }
+
+// What a tile's sums become on their way to memory: here they stay as they are.
+template <int VECTORS>
+struct Finish {
+  explicit Finish(const TileArguments&) {}
+  Vector operator()(int, int, Vector sum) const { return sum; }
+};
 
 // Each file builds on those before it.
 // clang-format off
@@ -182,12 +188,6 @@ inline Vector finished(const TileArguments&, int, int, Vector sum) { return sum;
 #include "terse/ops/vector/int8.inl"
 // clang-format on
 
-// Row and column scales of one vector of sums.
-inline Vector scales_of(const TileArguments& arguments, int row, int v) {
-  const float row_scale = load_unaligned<float>(arguments.row_end + row * arguments.a_step, 0);
-  return broadcast(row_scale) * load(arguments.column_scales + v * kLanes);
-}
-
 // int8 as pairs of 16 bits, where there is no VNNI: exact, and half of the memory of bf16.
 namespace words {
 
@@ -195,10 +195,18 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
   return _mm512_castsi512_ps(_mm512_add_epi32(
       _mm512_castps_si512(c), _mm512_madd_epi16(_mm512_castps_si512(a), _mm512_castps_si512(b))));
 }
-inline Vector finished(const TileArguments& arguments, int row, int v, Vector sum) {
-  if (arguments.column_scales == nullptr) return sum;
-  return _mm512_cvtepi32_ps(_mm512_castps_si512(sum)) * scales_of(arguments, row, v);
-}
+// The scales of row and column, with the last steps of k.
+template <int VECTORS>
+struct Finish {
+  explicit Finish(const TileArguments& tile) : arguments(tile) {}
+  Vector operator()(int row, int v, Vector sum) const {
+    if (arguments.column_scales == nullptr) return sum;
+    const float row_scale = load_unaligned<float>(arguments.row_end + row * arguments.a_step, 0);
+    return _mm512_cvtepi32_ps(_mm512_castps_si512(sum)) *
+           (broadcast(row_scale) * load(arguments.column_scales + v * kLanes));
+  }
+  const TileArguments& arguments;
+};
 
 #include "terse/ops/vector/tile.inl"
 
@@ -250,14 +258,32 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
   return _mm512_castsi512_ps(
       _mm512_dpbusd_epi32(_mm512_castps_si512(c), _mm512_castps_si512(a), _mm512_castps_si512(b)));
 }
-inline Vector finished(const TileArguments& arguments, int row, int v, Vector sum) {
-  if (arguments.column_scales == nullptr) return sum;
-  const auto least = static_cast<std::int32_t>(arguments.row_end[row * arguments.a_step + 1]);
-  const __m512i columns = _mm512_loadu_si512(arguments.column_sums + v * kLanes);
-  const __m512i exact = _mm512_add_epi32(_mm512_castps_si512(sum),
-                                         _mm512_mullo_epi32(_mm512_set1_epi32(least), columns));
-  return _mm512_cvtepi32_ps(exact) * scales_of(arguments, row, v);
-}
+// Adds least * sum of the column, exactly: two products of 16 bits, the sum cut at its seventh bit.
+// vpmaddwd is one operation where vpmulld is two. (vpdpwssd would add too, but writes over a sum,
+// and g++ 12 then moves sums through memory at every step of k.)
+template <int VECTORS>
+struct Finish {
+  explicit Finish(const TileArguments& tile) : arguments(tile) {
+    const __m512i low = _mm512_set1_epi32(127);
+    for (int v = 0; v < VECTORS; ++v) {
+      const __m512i sums = _mm512_loadu_si512(tile.column_sums + v * kLanes);
+      const __m512i upper = _mm512_slli_epi32(_mm512_srli_epi32(sums, 7), 16);
+      halves[v] = _mm512_castsi512_ps(_mm512_or_si512(upper, _mm512_and_si512(sums, low)));
+      scales[v] = load(tile.column_scales + v * kLanes);
+    }
+  }
+  Vector operator()(int row, int v, Vector sum) const {
+    const Word* end = arguments.row_end + row * arguments.a_step;
+    const __m512i lacking =
+        _mm512_madd_epi16(_mm512_castps_si512(broadcast_word(end + kInt8LeastHalves)),
+                          _mm512_castps_si512(halves[v]));
+    const __m512i exact = _mm512_add_epi32(_mm512_castps_si512(sum), lacking);
+    return _mm512_cvtepi32_ps(exact) * (broadcast_word(end) * scales[v]);
+  }
+  const TileArguments& arguments;
+  Vector halves[static_cast<std::size_t>(VECTORS)];
+  Vector scales[static_cast<std::size_t>(VECTORS)];
+};
 
 #include "terse/ops/vector/tile.inl"
 
@@ -325,13 +351,24 @@ inline void store_alternate(bf16* to, Vector x, std::int64_t count) {
 }
 // Words of two bf16: `first` in the lower half.
 inline Vector pair_words(Vector first, Vector second) {
-  const __m512i low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(first)));
-  const __m512i high = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(second)));
-  return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+  alignas(64) static constexpr std::uint16_t kAlternate[] = {
+      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const auto halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
+  return _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_loadu_si512(kAlternate), halves));
 }
 // Adds two products to every f32.
 inline Vector multiply_words(Vector a, Vector b, Vector c) {
   return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+
+// 2^x to a relative 3e-6, half of what two bf16 keep; exactly 0 at minus infinity; a NaN stays one.
+// The instructions take the fraction and the whole part themselves: a polynomial on [0, 1).
+inline Vector exp2_rounded(Vector x) {
+  constexpr float kCoefficients[] = {1.35341678e-2f, 5.20114601e-2f, 2.41442755e-1f, 6.93003833e-1f,
+                                     1.00000262f};
+  const Vector fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  return _mm512_scalef_ps(polynomial(fraction, kCoefficients), x);
 }
 
 // clang-format off
@@ -354,6 +391,7 @@ struct PairProducts {
   static constexpr bool kAmx = false;
   static std::int64_t stride(std::int64_t width) { return operand_stride(width, kOperandBytes); }
   static const auto& tiles() { return kTiles; }
+  static Vector probability(Vector exponent) { return exp2_rounded(exponent); }
 };
 
 // Products in int8, sensitive ones in bf16.

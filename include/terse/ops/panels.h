@@ -107,9 +107,19 @@ inline Shape panel_shape(const PanelColumns& columns, std::int64_t width, DType 
 
 // What an int8 operand row ends in. An element is scale * (least + what is stored).
 struct Int8RowEnd {
+  // scale and least, which is -254 at least.
+  Int8RowEnd(float row_scale, std::int32_t row_least)
+      : scale(row_scale),
+        least(row_least),
+        halves((static_cast<std::uint32_t>(row_least) & 0xffffU) |
+               static_cast<std::uint32_t>(row_least) << 23) {}
+  Int8RowEnd() : Int8RowEnd(0, 0) {}
+
   float scale;
   std::int32_t least;
+  std::uint32_t halves;  // least and 128 least in 16 bits each, see avx512::vnni
 };
+inline constexpr std::int64_t kInt8LeastHalves = 2;  // the word
 
 // An int8 operand row: elements (of the type that the table multiplies: u8 counted from the least,
 // or s16), zeros up to the end of the cache line, and from there an Int8RowEnd.

@@ -108,9 +108,10 @@ inline constexpr int kInt8Most = 127;
 inline constexpr int kInt8Steps = 254;
 // A row all of whose elements are smaller than this counts as zeros: 127 / |x| would overflow.
 inline constexpr float kInt8Least = 0x1p-100f;
-// The widest row whose int8 products cannot overflow an i32, its bytes counted from the least:
-// 255 * 127 * 65,536 < 2^31.
-inline constexpr std::int64_t kInt8MostWidth = 65536;
+// The widest row that int8 products take: they cannot overflow an i32, its bytes counted from the
+// least, 255 * 127 * 32,768 < 2^31, and the sum of a column's elements is 128 times a number of 16
+// bits, and seven more.
+inline constexpr std::int64_t kInt8MostWidth = 32768;
 
 // Weights: symmetric. quantized[i] = x[i] (127 / max|x|), rounded to nearest even; returns the
 // scale max|x| / 127, so that x[i] is about scale * quantized[i], to scale / 2. A row of zeros has

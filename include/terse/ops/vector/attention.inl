@@ -225,7 +225,8 @@ class AttentionTile {
   Vector exponentiate(float* scores, std::int64_t v, std::int64_t count, Vector raised) {
     const Vector minus = zero() - raised;
     const auto power = [&](std::int64_t key) {
-      return exp2(multiply_add(load(scores + key * kTileQueries), broadcast(kLog2E), minus));
+      return Products::probability(
+          multiply_add(load(scores + key * kTileQueries), broadcast(kLog2E), minus));
     };
     Vector sums[2] = {zero(), zero()};
     std::int64_t key = 0;

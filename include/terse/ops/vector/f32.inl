@@ -10,6 +10,7 @@ struct FloatProducts {
   static constexpr bool kAmx = false;
   static std::int64_t stride(std::int64_t width) { return operand_stride(width, kOperandBytes); }
   static const auto& tiles() { return kTiles; }
+  static Vector probability(Vector exponent) { return exp2(exponent); }
 };
 
 // bf16 pairs [steps / 2][16][2] -> f32 [steps][16].

@@ -66,8 +66,8 @@ inline void quantize_row(const Element* x, std::int64_t width, const Int8Range& 
   const float scale = highest(range.most) / kSteps - least / kSteps;
   const bool zeros = scale < reference::kInt8Least / kSteps;  // false of a NaN
   const float inverse = zeros ? 0 : 1 / scale;
-  Int8RowEnd row_end{zeros ? 0 : scale, 0};
-  if (Int8::kFromLeast) row_end.least = _mm_cvtss_si32(_mm_set_ss(least * inverse));
+  const Int8RowEnd row_end(zeros ? 0 : scale,
+                           Int8::kFromLeast ? _mm_cvtss_si32(_mm_set_ss(least * inverse)) : 0);
   const Vector factor = broadcast(inverse);
   each_group(width, [&](std::int64_t i, std::int64_t n) {
     Int8::store(out, i, load_element(x + i, n) * factor, n, row_end.least);

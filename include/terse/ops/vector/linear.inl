@@ -15,6 +15,7 @@ inline constexpr std::int64_t kUnitPanels = 2 * kLanes / kPanelColumns;  // of o
 //   Scope          what a worker holds while it multiplies: a ComputeScope at least
 //   kAmx           Scope multiplies, and finishes rows behind its products, see ops/amx.h; else
 //   tiles()        inner loops on words of operands
+//   probability(x) 2^x as exact as attention keeps it
 // Int8 itself has no Element and says in addition what int8.inl needs.
 
 // Where row `lane` of a panel lies in the checkpoint; data nullptr past the last.

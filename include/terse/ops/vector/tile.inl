@@ -3,7 +3,7 @@
 //
 // Every element is one chain of multiply-adds in rising k that starts from C, so that its bits
 // depend neither on the shape of the tile nor on where k is interrupted. Of int8 sums are i32, in
-// the bits of a Vector, until finished() scales them.
+// the bits of a Vector, until Finish scales them.
 
 // Rows are words apart by `a_step` if they are the rows of a row-major matrix (then k is
 // contiguous); if ADJACENT, rows are neighbours and steps of k are a_step apart.
@@ -44,12 +44,12 @@ inline void multiply_tile(const TileArguments& arguments) {
     for (int row = 0; row < ROWS; row += 3) a[row / 3] += k_step;
     b += arguments.b_step;
   }
+  const Finish<VECTORS> finish(arguments);
 #pragma GCC unroll 16
   for (int row = 0; row < ROWS; ++row) {
 #pragma GCC unroll 2
     for (int v = 0; v < VECTORS; ++v) {
-      store(arguments.c + row * arguments.c_step + v * kLanes,
-            finished(arguments, row, v, sums[row][v]));
+      store(arguments.c + row * arguments.c_step + v * kLanes, finish(row, v, sums[row][v]));
     }
   }
 }

@@ -111,14 +111,16 @@ inline M3Scores m3_scores(const EmbedResult& query, const EmbedResult& passage,
 
 // A loaded embedder. Embedding is const and may be called from any number of threads at once; a
 // vector has the same bits whatever it is batched with.
-class Embedder {
+//
+// Use it by the name Embedder, below. A template for the reason that Reranker is one.
+template <class = void>
+class BasicEmbedder {
  public:
   // Opens a folder as published or a file made by pack_model() of pack.h. Throws Error naming the
-  // file and what is wrong with it. A template, as all that knows the kernels is: see ops/tables.h.
-  template <class = void>
-  static Embedder load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
+  // file and what is wrong with it.
+  static BasicEmbedder load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
     const ModelFolder opened = ModelFolder::open(folder, options);
-    return Embedder(load_embedder(opened), opened, options);
+    return BasicEmbedder(load_embedder(opened), opened, options);
   }
 
   // The vectors of each text, in order; what is wrong with one text is in its result. Throws Error:
@@ -194,7 +196,8 @@ class Embedder {
     std::vector<EmbedResult> results;  // (texts)
   };
 
-  Embedder(std::unique_ptr<EmbedModel> model, const ModelFolder& folder, const LoadOptions& options)
+  BasicEmbedder(std::unique_ptr<EmbedModel> model, const ModelFolder& folder,
+                const LoadOptions& options)
       : model_(std::move(model)), threads_(folder.threads), batch_tokens_(options.batch_tokens) {
     check(batch_tokens_ >= 0, ErrorClass::range, "batch_tokens ", batch_tokens_,
           ", expected 0 (automatic) or a number of tokens");
@@ -300,5 +303,7 @@ class Embedder {
   int threads_ = 1;
   std::int64_t batch_tokens_ = 0;
 };
+
+using Embedder = BasicEmbedder<>;
 
 }  // namespace terse

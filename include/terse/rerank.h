@@ -88,15 +88,17 @@ struct CascadeResult {
 // A loaded reranker. Scoring is const and may be called from any number of threads at once. A score
 // is a pure function of model, pair and options: the same bits alone, in any batch, order and
 // number of threads.
-class Reranker {
+//
+// Use it by the name Reranker, below. It is a template, though it needs no parameter, so that a
+// file compiles what it calls of it: see ops/tables.h.
+template <class = void>
+class BasicReranker {
  public:
   // Opens a folder as published (config.json, tokenizer.json, *.safetensors) or a file made by
-  // pack_model() of pack.h. Throws Error naming the file and what is wrong with it. A template, as
-  // all that knows the kernels is: see ops/tables.h.
-  template <class = void>
-  static Reranker load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
+  // pack_model() of pack.h. Throws Error naming the file and what is wrong with it.
+  static BasicReranker load(const std::filesystem::path& folder, const LoadOptions& options = {}) {
     const ModelFolder opened = ModelFolder::open(folder, options);
-    return Reranker(load_reranker(opened), opened, options);
+    return BasicReranker(load_reranker(opened), opened, options);
   }
 
   // One score a pair, in order: the logit, or with normalize its sigmoid. Throws the first Error.
@@ -272,8 +274,8 @@ class Reranker {
     PausedPass pass;
   };
 
-  Reranker(std::unique_ptr<RerankModel> model, const ModelFolder& folder,
-           const LoadOptions& options)
+  BasicReranker(std::unique_ptr<RerankModel> model, const ModelFolder& folder,
+                const LoadOptions& options)
       : model_(std::move(model)),
         threads_(folder.threads),
         batch_tokens_(options.batch_tokens),
@@ -502,5 +504,7 @@ class Reranker {
   std::int64_t batch_tokens_ = 0;
   bool share_prefix_ = true;
 };
+
+using Reranker = BasicReranker<>;
 
 }  // namespace terse

@@ -2,8 +2,8 @@
 //
 // Compiling the tables takes a fifth of the time of this whole library, and most files of a program
 // only pass models and scores around. So every function on the way from Reranker::load to a table
-// is a template, though it needs no parameter (template <class = void>): a file compiles only those
-// it calls.
+// is a template, though it needs no parameter (template <class = void>), as are Reranker and
+// Embedder themselves: a file compiles only what it calls.
 #pragma once
 
 #include <optional>

@@ -183,6 +183,8 @@ inline Vector int8_words(const Vector (&four)[4]) {
 }
 
 inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add(a, b, c); }
+// Words of whole numbers.
+inline Vector whole_numbers(Vector words) { return _mm256_cvtepi32_ps(_mm256_castps_si256(words)); }
 
 // What a tile's sums become on their way to memory: here they stay as they are.
 template <int VECTORS>
@@ -210,18 +212,8 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
   return _mm256_castsi256_ps(_mm256_add_epi32(
       _mm256_castps_si256(c), _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b))));
 }
-// The scales of row and column, with the last steps of k.
 template <int VECTORS>
-struct Finish {
-  explicit Finish(const TileArguments& tile) : arguments(tile) {}
-  Vector operator()(int row, int v, Vector sum) const {
-    if (arguments.column_scales == nullptr) return sum;
-    const float row_scale = load_unaligned<float>(arguments.row_end + row * arguments.a_step, 0);
-    return _mm256_cvtepi32_ps(_mm256_castps_si256(sum)) *
-           (broadcast(row_scale) * load(arguments.column_scales + v * kLanes));
-  }
-  const TileArguments& arguments;
-};
+using Finish = Int8Finish<VECTORS>;
 
 #include "terse/ops/vector/tile.inl"
 

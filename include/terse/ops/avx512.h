@@ -171,6 +171,8 @@ inline Vector int8_words(const Vector (&four)[4]) {
 }
 
 inline Vector multiply_words(Vector a, Vector b, Vector c) { return multiply_add(a, b, c); }
+// Words of whole numbers.
+inline Vector whole_numbers(Vector words) { return _mm512_cvtepi32_ps(_mm512_castps_si512(words)); }
 
 // What a tile's sums become on their way to memory: here they stay as they are.
 template <int VECTORS>
@@ -195,18 +197,8 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
   return _mm512_castsi512_ps(_mm512_add_epi32(
       _mm512_castps_si512(c), _mm512_madd_epi16(_mm512_castps_si512(a), _mm512_castps_si512(b))));
 }
-// The scales of row and column, with the last steps of k.
 template <int VECTORS>
-struct Finish {
-  explicit Finish(const TileArguments& tile) : arguments(tile) {}
-  Vector operator()(int row, int v, Vector sum) const {
-    if (arguments.column_scales == nullptr) return sum;
-    const float row_scale = load_unaligned<float>(arguments.row_end + row * arguments.a_step, 0);
-    return _mm512_cvtepi32_ps(_mm512_castps_si512(sum)) *
-           (broadcast(row_scale) * load(arguments.column_scales + v * kLanes));
-  }
-  const TileArguments& arguments;
-};
+using Finish = Int8Finish<VECTORS>;
 
 #include "terse/ops/vector/tile.inl"
 

@@ -94,3 +94,16 @@ inline void read_int8_row(const std::byte* row, std::int64_t width, double* out)
              (static_cast<double>(end.least) + static_cast<double>(Int8::element(row, i)));
   }
 }
+
+// What the sums of a tile become with the last steps of k, where they count from zero: the scales
+// of row and column.
+template <int VECTORS>
+struct Int8Finish {
+  explicit Int8Finish(const TileArguments& tile) : arguments(tile) {}
+  Vector operator()(int row, int v, Vector sum) const {
+    if (arguments.column_scales == nullptr) return sum;
+    const float row_scale = load_unaligned<float>(arguments.row_end + row * arguments.a_step, 0);
+    return whole_numbers(sum) * (broadcast(row_scale) * load(arguments.column_scales + v * kLanes));
+  }
+  const TileArguments& arguments;
+};

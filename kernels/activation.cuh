@@ -10,28 +10,55 @@ namespace terse::cuda {
 
 inline constexpr int kElementThreads = 256;
 
-// See ActivateStep. A thread takes N elements of a row; columns is a multiple of N.
-template <class T, int N>
-__global__ void __launch_bounds__(kElementThreads) activation_kernel(const ActivateStep step) {
-  const std::int64_t at =
-      (static_cast<std::int64_t>(blockIdx.x) * kElementThreads + threadIdx.x) * N;
-  if (at >= step.rows * step.columns) return;
-  float x[N], bias[N] = {};
-  load_floats<N>(static_cast<const T*>(step.product) + at, x);
-  if (step.bias != nullptr) load_floats<N>(step.bias + at % step.columns, bias);
+// Units of N elements that a thread of the activation kernel takes, all of them read before the
+// first is used: on an H200 it takes 89 us where one at a time take 105. The gate reads two units
+// anyway; more of them need registers that other threads lack.
+inline constexpr int kActivationUnits = 4;
+
+// f(unit, i) for a thread's units of `count`, a block's threads side by side. 32 bits hold their
+// number, and dividing it takes a fraction of what 64 bits take.
+template <class F>
+__device__ __forceinline__ void each_unit(unsigned count, F&& f) {
 #pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = activate(step.activation, x[i] + bias[i]);
-  store_floats<N>(static_cast<T*>(step.out) + at, x);
+  for (unsigned i = 0; i < kActivationUnits; ++i) {
+    const unsigned unit = (blockIdx.x * kActivationUnits + i) * kElementThreads + threadIdx.x;
+    if (unit < count) f(unit, i);
+  }
 }
 
-// See GateStep. A thread takes N elements of a row; columns is a multiple of N.
+template <class T, int N>
+__device__ __forceinline__ void to_floats(const Pack<T, N>& pack, float (&to)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = to_float(pack.element[i]);
+}
+
+// See ActivateStep. columns is a multiple of N.
+template <class T, int N>
+__global__ void __launch_bounds__(kElementThreads) activation_kernel(const ActivateStep step) {
+  const unsigned row_units = static_cast<unsigned>(step.columns) / N;
+  const unsigned count = static_cast<unsigned>(step.rows) * row_units;
+  const auto* from = static_cast<const Pack<T, N>*>(step.product);
+  Pack<T, N> product[kActivationUnits];
+  each_unit(count, [&](unsigned unit, unsigned i) { product[i] = from[unit]; });
+  each_unit(count, [&](unsigned unit, unsigned i) {
+    float x[N], bias[N] = {};
+    to_floats(product[i], x);
+    if (step.bias != nullptr) load_floats<N>(step.bias + unit % row_units * N, bias);
+#pragma unroll
+    for (int j = 0; j < N; ++j) x[j] += bias[j];
+    activate_all<T>(step.activation, x);
+    store_floats<N>(static_cast<T*>(step.out) + std::int64_t{unit} * N, x);
+  });
+}
+
+// See GateStep. A thread takes a unit of N elements; columns is a multiple of N.
 template <class T, int N>
 __global__ void __launch_bounds__(kElementThreads) gated_kernel(const GateStep step) {
-  const std::int64_t at =
-      (static_cast<std::int64_t>(blockIdx.x) * kElementThreads + threadIdx.x) * N;
-  if (at >= step.rows * step.columns) return;
-  const std::int64_t row = at / step.columns;
-  const std::int64_t column = at - row * step.columns;
+  const unsigned row_units = static_cast<unsigned>(step.columns) / N;
+  const unsigned unit = blockIdx.x * kElementThreads + threadIdx.x;
+  if (unit >= static_cast<unsigned>(step.rows) * row_units) return;
+  const std::int64_t row = unit / row_units;
+  const unsigned column = unit % row_units * N;
   const T* product = static_cast<const T*>(step.product) + 2 * row * step.columns + column;
   float gate[N], up[N], gate_bias[N] = {}, up_bias[N] = {};
   load_floats<N>(product, gate);
@@ -41,10 +68,11 @@ __global__ void __launch_bounds__(kElementThreads) gated_kernel(const GateStep s
     load_floats<N>(step.bias + step.columns + column, up_bias);
   }
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    gate[i] = activate(step.activation, gate[i] + gate_bias[i]) * (up[i] + up_bias[i]);
-  }
-  store_floats<N>(static_cast<T*>(step.out) + at, gate);
+  for (int i = 0; i < N; ++i) gate[i] += gate_bias[i];
+  activate_all<T>(step.activation, gate);
+#pragma unroll
+  for (int i = 0; i < N; ++i) gate[i] *= up[i] + up_bias[i];
+  store_floats<N>(static_cast<T*>(step.out) + std::int64_t{unit} * N, gate);
 }
 
 }  // namespace terse::cuda

@@ -42,6 +42,12 @@ class KeyBlocks {
       if (window_ == 0 || first_ - (end_ - 1) < window_) return true;
     }
   }
+  // Whether every query of the tile sees all LENGTH keys of the block.
+  template <int LENGTH>
+  __device__ bool all_seen() const {
+    if (end_ - begin_ != LENGTH || (causal_ && end_ - 1 > first_)) return false;
+    return window_ == 0 || (last_ - begin_ < window_ && (causal_ || end_ - 1 - first_ < window_));
+  }
   __device__ int begin() const { return begin_; }
   __device__ int end() const { return end_; }
 
@@ -56,12 +62,24 @@ class KeyBlocks {
   int end_ = 0;
 };
 
-// As reference::sees.
-__device__ __forceinline__ bool sees_key(const AttendStep& step, int query, int key) {
-  if (step.causal != 0 && key > query) return false;
-  if (step.window > 0 && query - key >= step.window) return false;
-  return step.causal != 0 || step.window == 0 || key - query < step.window;
-}
+// The keys that a query sees, first .. first + count - 1; see reference::sees.
+struct SeenKeys {
+  int first = 0;
+  unsigned count = 0;
+
+  SeenKeys() = default;
+  __device__ SeenKeys(const AttendStep& step, int query) {
+    constexpr int kAll = 0x3fffffff;
+    int end = kAll;
+    if (step.window > 0) {
+      first = max(0, query - step.window + 1);
+      end = query + step.window;
+    }
+    if (step.causal != 0) end = query + 1;
+    count = static_cast<unsigned>(end - first);
+  }
+  __device__ bool has(int key) const { return static_cast<unsigned>(key - first) < count; }
+};
 
 // Row of the packed batch that holds key `index` of a sequence.
 __device__ __forceinline__ int key_row(const KeySpan& keys, int index) {
@@ -84,9 +102,18 @@ struct TileOfQueries {
     first_head = static_cast<int>(blockIdx.y) % parts * step.packed;
     rows = tile.count * step.packed;
   }
+  // A row of the tile is a position and one of the packed heads. Without a division where one head
+  // is packed: kernels ask for every row.
+  __device__ int position_of(const AttendStep& step, int row) const {
+    return step.packed == 1 ? row : row / step.packed;
+  }
+  __device__ int head(const AttendStep& step, int row) const {
+    const int packed = step.packed == 1 ? 0 : row % step.packed;
+    return kv_head * (step.heads / step.kv_heads) + first_head + packed;
+  }
   // Row of out, row of the batch and position in the sequence of a row of the tile.
   __device__ int out_row(const AttendStep& step, int row) const {
-    return tile.first + row / step.packed;
+    return tile.first + position_of(step, row);
   }
   __device__ int query_row(const AttendStep& step, int row) const {
     const int out = out_row(step, row);
@@ -95,21 +122,18 @@ struct TileOfQueries {
   __device__ int position(const AttendStep& step, int row) const {
     return query_row(step, row) - keys.own_begin + keys.prefix_length;
   }
-  // Offset of a row of the tile in the queries.
+  // Offset of a row of the tile in the queries, in out, and of a key in the keys and the values.
   __device__ std::int64_t query_offset(const AttendStep& step, int row) const {
-    const std::int64_t group = static_cast<std::int64_t>(step.heads / step.kv_heads);
-    const std::int64_t packed_row =
-        static_cast<std::int64_t>(kv_head) * step.rows + query_row(step, row);
-    return (packed_row * group + first_head + row % step.packed) * step.padded_dim;
+    return query_row(step, row) * static_cast<std::int64_t>(step.row_step) +
+           head(step, row) * step.padded_dim;
   }
-  // Offset of a row of the tile in out.
   __device__ std::int64_t out_offset(const AttendStep& step, int row) const {
-    const int head = kv_head * (step.heads / step.kv_heads) + first_head + row % step.packed;
-    return (static_cast<std::int64_t>(out_row(step, row)) * step.heads + head) * step.head_dim;
+    return (static_cast<std::int64_t>(out_row(step, row)) * step.heads + head(step, row)) *
+           step.head_dim;
   }
   __device__ std::int64_t key_offset(const AttendStep& step, int index) const {
-    return (static_cast<std::int64_t>(kv_head) * step.rows + key_row(keys, index)) *
-           step.padded_dim;
+    return key_row(keys, index) * static_cast<std::int64_t>(step.row_step) +
+           kv_head * step.padded_dim;
   }
 };
 
@@ -149,7 +173,7 @@ __global__ void __launch_bounds__(4 * M) attention_f32_kernel(const AttendStep s
   float result[D / 4] = {};
   float most = -INFINITY;
   float sum = 0;
-  const int position = row < at.rows ? at.position(step, row) : 0;
+  const SeenKeys seen(step, row < at.rows ? at.position(step, row) : 0);
   KeyBlocks keys(step, at.keys, at.position(step, 0), at.position(step, at.rows - 1));
   while (keys.template next<N>()) {
     __syncthreads();  // the block before has been read
@@ -169,9 +193,10 @@ __global__ void __launch_bounds__(4 * M) attention_f32_kernel(const AttendStep s
 #pragma unroll
         for (int j = 0; j < 4; ++j) dot += q[j] * k[j];
       }
+      dot *= step.score_scale;
       if (step.softcap > 0) dot = step.softcap * tanh_f32(dot / step.softcap);
       const int index = keys.begin() + key;
-      score[i] = index < keys.end() && sees_key(step, position, index) ? dot : -INFINITY;
+      score[i] = index < keys.end() && seen.has(index) ? dot : -INFINITY;
       block_most = fmaxf(block_most, score[i]);
     }
     block_most = fmaxf(block_most, __shfl_xor_sync(0xffffffffU, block_most, 1));
@@ -225,6 +250,11 @@ __device__ __forceinline__ int swizzled(int row, int chunk) {
   return row * D + (chunk ^ key) * 8;
 }
 
+// Within 2^-22 of tanh(x): small enough for what is rounded to 16 bits, and a tenth of its code.
+__device__ __forceinline__ float tanh_by_exp2(float x) {
+  return 1 - 2 * rcp_approx(1 + exp2_approx(x * 2.8853900817779268F));
+}
+
 template <class T>
 __device__ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4],
                                     const std::uint32_t (&b)[2]) {
@@ -235,65 +265,82 @@ __device__ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4],
   }
 }
 
-inline constexpr int kTensorTileRows = 64;
 inline constexpr int kTensorThreads = 128;
 
-// Elements of shared memory: queries, keys, values.
-template <int D, int N>
-constexpr int tensor_attention_elements() {
-  return (kTensorTileRows + 2 * N) * D;
-}
+// Rows of a tile of warps with M times 16 rows each.
+template <int M>
+inline constexpr int kTensorTileRows = kTensorThreads / 32 * 16 * M;
 
-// Tensor cores: 16-bit queries, keys, values and weights, scores and sums in f32. A warp has 16
-// rows of the tile and all N keys of a block; values are copied while scores are computed, and the
-// next keys while values are multiplied.
-template <class T, int D, int N>
-__global__ void __launch_bounds__(kTensorThreads, D <= 64 ? 3 : 2)
+// Elements of shared memory: queries, keys, values.
+template <int D, int N, int M>
+inline constexpr int kTensorElements = (kTensorTileRows<M> + 2 * N) * D;
+
+// Blocks that a multiprocessor has room for at least, by the registers that their sums need.
+template <int D, int M>
+inline constexpr int kTensorBlocks = M == 1 && D <= 64 ? 3 : 2;
+
+// Tensor cores: 16-bit queries, keys, values and weights, scores and sums in f32. A warp has M
+// times 16 rows of the tile and all N keys of a block: what it reads of keys and values from shared
+// memory serves M products, and with one the reads take longer than the products. Values are copied
+// while scores are computed, the next keys during the softmax and the products with values.
+template <class T, int D, int N, int M>
+__global__ void __launch_bounds__(kTensorThreads, kTensorBlocks<D, M>)
     attention_mma_kernel(const AttendStep step) {
   constexpr int kChunks = D / 8;
-  constexpr bool kQueriesInRegisters = D <= 128;
+  constexpr int kRows = kTensorTileRows<M>;
+  constexpr bool kQueriesInRegisters = D * M <= 128;
   KSHARED_DYN(T, shared);
   T* queries = shared;
-  T* keys = queries + kTensorTileRows * D;
+  T* keys = queries + kRows * D;
   T* values = keys + N * D;
   const TileOfQueries at(step);
   if (at.tile.count == 0) return;
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
-  const int warp_row = thread / 32 * 16;
+  const int warp_row = thread / 32 * 16 * M;
+  // A warp without rows still copies. By a vote, so that the compiler knows a warp to be of one
+  // mind.
+  const bool has_rows = __any_sync(0xffffffffU, warp_row < at.rows);
 
-  for (int i = thread; i < kTensorTileRows * kChunks; i += kTensorThreads) {
-    const int row = i / kChunks;
-    const int chunk = i % kChunks;
+  // A thread copies one chunk of every kCopyRows-th row.
+  constexpr int kCopyRows = kTensorThreads / kChunks;
+  const int copy_row = thread / kChunks;
+  const int copy_chunk = thread % kChunks;
+#pragma unroll
+  for (int i = 0; i < kRows / kCopyRows; ++i) {
+    const int row = copy_row + i * kCopyRows;
     const bool valid = row < at.rows;
     cp_async16_zfill(
-        queries + swizzled<D>(row, chunk),
-        static_cast<const T*>(step.query) + at.query_offset(step, valid ? row : 0) + chunk * 8,
+        queries + swizzled<D>(row, copy_chunk),
+        static_cast<const T*>(step.query) + at.query_offset(step, valid ? row : 0) + copy_chunk * 8,
         valid);
   }
   const auto copy_block = [&](T* to, const void* all, const KeyBlocks& blocks) {
-    for (int i = thread; i < N * kChunks; i += kTensorThreads) {
-      const int row = i / kChunks;
-      const int chunk = i % kChunks;
-      const int index = blocks.begin() + row;
-      const bool valid = index < blocks.end();
-      cp_async16_zfill(to + swizzled<D>(row, chunk),
-                       static_cast<const T*>(all) +
-                           at.key_offset(step, valid ? index : blocks.begin()) + chunk * 8,
-                       valid);
+    const T* from = static_cast<const T*>(all) + copy_chunk * 8;
+#pragma unroll
+    for (int i = 0; i < N / kCopyRows; ++i) {
+      const int row = copy_row + i * kCopyRows;
+      const int index = min(blocks.begin() + row, blocks.end() - 1);
+      cp_async16_zfill(to + swizzled<D>(row, copy_chunk), from + at.key_offset(step, index),
+                       blocks.begin() + row < blocks.end());
     }
+    cp_async_commit();
   };
 
-  // This thread's two rows, g and g + 8 of its warp's 16.
-  const int rows[2] = {warp_row + lane / 4, warp_row + lane / 4 + 8};
-  int positions[2];
+  // Keys that this thread's rows see: of g and g + 8 of each 16 rows of its warp.
+  SeenKeys seen[M][2];
 #pragma unroll
-  for (int r = 0; r < 2; ++r) positions[r] = rows[r] < at.rows ? at.position(step, rows[r]) : 0;
+  for (int m = 0; m < M; ++m) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = warp_row + 16 * m + lane / 4 + 8 * r;
+      seen[m][r] = SeenKeys(step, row < at.rows ? at.position(step, row) : 0);
+    }
+  }
 
   KeyBlocks blocks(step, at.keys, at.position(step, 0), at.position(step, at.rows - 1));
   bool more = blocks.template next<N>();
   if (more) copy_block(keys, step.key, blocks);
-  cp_async_commit();
 
   // ldmatrix: addresses of the 16 x 16 pieces of queries (as a) and values, and of keys.
   const int a_row = lane & 15;
@@ -301,138 +348,206 @@ __global__ void __launch_bounds__(kTensorThreads, D <= 64 ? 3 : 2)
   const int b_row = (lane & 7) + (lane >> 4) * 8;
   const int b_chunk = lane >> 3 & 1;
 
-  std::uint32_t query_fragments[kQueriesInRegisters ? D / 16 : 1][4];
-  float result[D / 8][4] = {};
-  float most[2] = {-INFINITY, -INFINITY};
-  float sum[2] = {};
+  std::uint32_t query_fragments[kQueriesInRegisters ? D / 16 : 1][M][4];
+  const auto load_queries = [&](std::uint32_t(&to)[M][4], int k) {
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+      ldmatrix_x4(to[m], queries + swizzled<D>(warp_row + 16 * m + a_row, 2 * k + a_chunk));
+    }
+  };
+  // Scores of a sequence's keys are powers of 2 of factor times them: the base of the exponentials.
+  constexpr float kLog2E = 1.4426950408889634F;
+  const float factor = step.softcap > 0 ? kLog2E : step.score_scale * kLog2E;
+  const float cap_scale = step.softcap > 0 ? step.score_scale / step.softcap : 0.0F;
+  float result[M][D / 8][4] = {};
+  float most[M][2];
+  float sum[M][2] = {};  // of this thread's keys
+#pragma unroll
+  for (int m = 0; m < M; ++m) most[m][0] = most[m][1] = -INFINITY;
   bool first = true;
   while (more) {
+    cp_async_wait<0>();
+    __syncthreads();  // keys are there, and queries; the values before them have been read
     copy_block(values, step.value, blocks);
-    cp_async_commit();
-    cp_async_wait<1>();
-    __syncthreads();  // queries and keys are there
-    if (kQueriesInRegisters && first) {
+    float score[M][N / 8][4] = {};
+    if (has_rows) {
+      if (kQueriesInRegisters && first) {
+#pragma unroll
+        for (int k = 0; k < D / 16; ++k) {
+          load_queries(query_fragments[kQueriesInRegisters ? k : 0], k);
+        }
+      }
 #pragma unroll
       for (int k = 0; k < D / 16; ++k) {
-        ldmatrix_x4(query_fragments[kQueriesInRegisters ? k : 0],
-                    queries + swizzled<D>(warp_row + a_row, 2 * k + a_chunk));
+        if constexpr (!kQueriesInRegisters) load_queries(query_fragments[0], k);
+        const std::uint32_t(&a)[M][4] = query_fragments[kQueriesInRegisters ? k : 0];
+#pragma unroll
+        for (int n = 0; n < N / 16; ++n) {
+          std::uint32_t pair[4];
+          ldmatrix_x4(pair, keys + swizzled<D>(16 * n + b_row, 2 * k + b_chunk));
+          const std::uint32_t low[2] = {pair[0], pair[1]};
+          const std::uint32_t high[2] = {pair[2], pair[3]};
+#pragma unroll
+          for (int m = 0; m < M; ++m) {
+            mma<T>(score[m][2 * n], a[m], low);
+            mma<T>(score[m][2 * n + 1], a[m], high);
+          }
+        }
       }
     }
     first = false;
-
-    float score[N / 8][4] = {};
-#pragma unroll
-    for (int k = 0; k < D / 16; ++k) {
-      if constexpr (!kQueriesInRegisters) {
-        ldmatrix_x4(query_fragments[0], queries + swizzled<D>(warp_row + a_row, 2 * k + a_chunk));
-      }
-      const std::uint32_t(&a)[4] = query_fragments[kQueriesInRegisters ? k : 0];
-#pragma unroll
-      for (int n = 0; n < N / 16; ++n) {
-        std::uint32_t pair[4];
-        ldmatrix_x4(pair, keys + swizzled<D>(16 * n + b_row, 2 * k + b_chunk));
-        const std::uint32_t low[2] = {pair[0], pair[1]};
-        const std::uint32_t high[2] = {pair[2], pair[3]};
-        mma<T>(score[2 * n], a, low);
-        mma<T>(score[2 * n + 1], a, high);
-      }
-    }
     const int begin = blocks.begin();
     const int end = blocks.end();
-    __syncthreads();  // keys have been read
+    const bool all_seen = blocks.template all_seen<N>();
+    cp_async_wait<0>();
+    __syncthreads();  // values are there, keys have been read
     more = blocks.template next<N>();
     if (more) copy_block(keys, step.key, blocks);
-    cp_async_commit();
+    if (!has_rows) continue;
 
-    // Scores to weights 2^((score - most) log2 e), in place.
-    constexpr float kLog2E = 1.4426950408889634F;
-    float faded[2];
+    if (step.softcap > 0) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float block_most = -INFINITY;
+      for (int m = 0; m < M; ++m) {
 #pragma unroll
-      for (int n = 0; n < N / 8; ++n) {
+        for (int n = 0; n < N / 8; ++n) {
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          float& value = score[n][2 * r + i];
-          if (step.softcap > 0) value = step.softcap * tanh_f32(value / step.softcap);
-          const int index = begin + 8 * n + lane % 4 * 2 + i;
-          if (index >= end || !sees_key(step, positions[r], index)) value = -INFINITY;
-          block_most = fmaxf(block_most, value);
+          for (int i = 0; i < 4; ++i) {
+            score[m][n][i] = step.softcap * tanh_by_exp2(score[m][n][i] * cap_scale);
+          }
         }
       }
-      block_most = fmaxf(block_most, __shfl_xor_sync(0xffffffffU, block_most, 1));
-      block_most = fmaxf(block_most, __shfl_xor_sync(0xffffffffU, block_most, 2));
-      const float new_most = fmaxf(most[r], block_most);
-      const float base = new_most == -INFINITY ? 0.0F : new_most;
-      faded[r] = exp2_approx((most[r] - base) * kLog2E);
-      float block_sum = 0;
+    }
+    if (!all_seen) {
 #pragma unroll
-      for (int n = 0; n < N / 8; ++n) {
+      for (int m = 0; m < M; ++m) {
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          float& value = score[n][2 * r + i];
-          value = exp2_approx((value - base) * kLog2E);
-          block_sum += value;
+        for (int n = 0; n < N / 8; ++n) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int index = begin + 8 * n + lane % 4 * 2 + i % 2;
+            if (index >= end || !seen[m][i / 2].has(index)) score[m][n][i] = -INFINITY;
+          }
         }
       }
-      block_sum += __shfl_xor_sync(0xffffffffU, block_sum, 1);
-      block_sum += __shfl_xor_sync(0xffffffffU, block_sum, 2);
-      sum[r] = sum[r] * faded[r] + block_sum;
-      most[r] = new_most;
+    }
+    // Scores to weights 2^((score - most) factor), in place. The rows' chains of maxima, sums and
+    // shuffles stand side by side: a warp waits for each link, and few warps fit.
+    float block_most[M][2];
+    float base[M][2];
+    float faded[M][2];
+    const auto each_row = [](const auto& f) {
+#pragma unroll
+      for (int m = 0; m < M; ++m) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) f(m, r);
+      }
+    };
+    each_row([&](int m, int r) {
+      block_most[m][r] = fmaxf(score[m][0][2 * r], score[m][0][2 * r + 1]);
+    });
+#pragma unroll
+    for (int n = 1; n < N / 8; ++n) {
+      each_row([&](int m, int r) {
+        block_most[m][r] =
+            fmaxf(block_most[m][r], fmaxf(score[m][n][2 * r], score[m][n][2 * r + 1]));
+      });
     }
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) result[n][i] *= faded[i / 2];
+    for (int other = 1; other <= 2; ++other) {
+      each_row([&](int m, int r) {
+        block_most[m][r] =
+            fmaxf(block_most[m][r], __shfl_xor_sync(0xffffffffU, block_most[m][r], other));
+      });
     }
-
-    cp_async_wait<1>();
-    __syncthreads();  // values are there
+    bool fades = false;
+    each_row([&](int m, int r) {
+      const float new_most = fmaxf(most[m][r], block_most[m][r]);
+      base[m][r] = new_most == -INFINITY ? 0.0F : new_most * factor;
+      faded[m][r] = exp2_approx(most[m][r] * factor - base[m][r]);
+      fades = fades || faded[m][r] != 1;
+      most[m][r] = new_most;
+      sum[m][r] *= faded[m][r];
+    });
+#pragma unroll
+    for (int n = 0; n < N / 8; ++n) {
+      each_row([&](int m, int r) {
+#pragma unroll
+        for (int i = 2 * r; i < 2 * r + 2; ++i) {
+          score[m][n][i] = exp2_approx(score[m][n][i] * factor - base[m][r]);
+        }
+        sum[m][r] += score[m][n][2 * r] + score[m][n][2 * r + 1];
+      });
+    }
+    if (__any_sync(0xffffffffU, fades)) {
+#pragma unroll
+      for (int n = 0; n < D / 8; ++n) {
+        each_row([&](int m, int r) {
+          result[m][n][2 * r] *= faded[m][r];
+          result[m][n][2 * r + 1] *= faded[m][r];
+        });
+      }
+    }
 #pragma unroll
     for (int k = 0; k < N / 16; ++k) {
-      const std::uint32_t a[4] = {pack2<T>(score[2 * k][0], score[2 * k][1]),
-                                  pack2<T>(score[2 * k][2], score[2 * k][3]),
-                                  pack2<T>(score[2 * k + 1][0], score[2 * k + 1][1]),
-                                  pack2<T>(score[2 * k + 1][2], score[2 * k + 1][3])};
+      std::uint32_t a[M][4];
+#pragma unroll
+      for (int m = 0; m < M; ++m) {
+        a[m][0] = pack2<T>(score[m][2 * k][0], score[m][2 * k][1]);
+        a[m][1] = pack2<T>(score[m][2 * k][2], score[m][2 * k][3]);
+        a[m][2] = pack2<T>(score[m][2 * k + 1][0], score[m][2 * k + 1][1]);
+        a[m][3] = pack2<T>(score[m][2 * k + 1][2], score[m][2 * k + 1][3]);
+      }
 #pragma unroll
       for (int n = 0; n < D / 16; ++n) {
         std::uint32_t pair[4];
         ldmatrix_x4_trans(pair, values + swizzled<D>(16 * k + a_row, 2 * n + a_chunk));
         const std::uint32_t low[2] = {pair[0], pair[1]};
         const std::uint32_t high[2] = {pair[2], pair[3]};
-        mma<T>(result[2 * n], a, low);
-        mma<T>(result[2 * n + 1], a, high);
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+          mma<T>(result[m][2 * n], a[m], low);
+          mma<T>(result[m][2 * n + 1], a[m], high);
+        }
       }
     }
-    __syncthreads();  // values have been read
   }
 
   // Through shared memory, each warp its own rows of the queries' place, so that rows leave in
   // whole chunks.
   cp_async_wait<0>();
   __syncthreads();
+  if (!has_rows) return;
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const float inverse = sum[r] > 0 ? 1.0F / sum[r] : sum[r];
+  for (int m = 0; m < M; ++m) {
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
-      T* to = queries + swizzled<D>(rows[r], n) + lane % 4 * 2;
-      *reinterpret_cast<std::uint32_t*>(to) =
-          pack2<T>(result[n][2 * r] * inverse, result[n][2 * r + 1] * inverse);
+    for (int r = 0; r < 2; ++r) {
+      float whole = sum[m][r];
+      whole += __shfl_xor_sync(0xffffffffU, whole, 1);
+      whole += __shfl_xor_sync(0xffffffffU, whole, 2);
+      const float inverse = whole > 0 ? 1.0F / whole : whole;
+      const int row = warp_row + 16 * m + lane / 4 + 8 * r;
+#pragma unroll
+      for (int n = 0; n < D / 8; ++n) {
+        T* to = queries + swizzled<D>(row, n) + lane % 4 * 2;
+        *reinterpret_cast<std::uint32_t*>(to) =
+            pack2<T>(result[m][n][2 * r] * inverse, result[m][n][2 * r + 1] * inverse);
+      }
     }
   }
   __syncwarp();
-  T* out = static_cast<T*>(step.out);
-  for (int i = lane; i < 16 * kChunks; i += 32) {
-    const int row = warp_row + i / kChunks;
-    const int chunk = i % kChunks;
+  constexpr int kOutRows = 32 / kChunks;  // that a warp writes at once
+  const int chunk = lane % kChunks;
+  T* out = static_cast<T*>(step.out) + 8 * chunk;
+#pragma unroll
+  for (int i = 0; i < 16 * M / kOutRows; ++i) {
+    const int row = warp_row + lane / kChunks + i * kOutRows;
     if (row >= at.rows || 8 * chunk >= step.head_dim) continue;
     const T* from = queries + swizzled<D>(row, chunk);
-    T* to = out + at.out_offset(step, row) + 8 * chunk;
+    T* to = out + at.out_offset(step, row);
     if (step.head_dim % 8 == 0) {
       *reinterpret_cast<Pack<T, 8>*>(to) = *reinterpret_cast<const Pack<T, 8>*>(from);
     } else {
+#pragma unroll 1
       for (int j = 0; j < min(8, step.head_dim - 8 * chunk); ++j) to[j] = from[j];
     }
   }

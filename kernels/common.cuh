@@ -30,10 +30,17 @@ __device__ __forceinline__ void load_floats(const T* from, float (&to)[N]) {
 
 template <int N, class T>
 __device__ __forceinline__ void store_floats(T* to, const float (&from)[N]) {
-  Pack<T, N> pack;
+  if constexpr (sizeof(T) == 2 && N % 2 == 0) {
+    Pack<std::uint32_t, N / 2> pairs;
 #pragma unroll
-  for (int i = 0; i < N; ++i) pack.element[i] = from_float<T>(from[i]);
-  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+    for (int i = 0; i < N / 2; ++i) pairs.element[i] = pack2<T>(from[2 * i], from[2 * i + 1]);
+    *reinterpret_cast<Pack<std::uint32_t, N / 2>*>(to) = pairs;
+  } else {
+    Pack<T, N> pack;
+#pragma unroll
+    for (int i = 0; i < N; ++i) pack.element[i] = from_float<T>(from[i]);
+    *reinterpret_cast<Pack<T, N>*>(to) = pack;
+  }
 }
 
 // The sum of value over the block, in every thread. partial: one float a warp, used by nothing
@@ -105,11 +112,42 @@ __device__ __forceinline__ void normalise_row(const NormStep& norm, float* row, 
   });
 }
 
-// Activation of backend.h by number; see reference::activate.
-__device__ __forceinline__ float activate(int activation, float x) {
-  switch (activation) {
-    case 1:  // gelu_erf
-      return x / 2 * (1 + erf_f32(x * 0.70710678118654752F));
+// x Phi(x) = max(x, 0) - |x| Phi(-|x|), with a tail Phi(-t) = exp(-t^2 / 2) r(t) that keeps its
+// digits where 1 + erf(x) loses them. r is the polynomial in (t - 3) / (t + 3) of the CPU's tables
+// (ops/vector/math.inl).
+__device__ __forceinline__ float gelu_erf(float x) {
+  constexpr float kCoefficients[] = {5.40938600723e-5F,  1.16207929242e-4F, -3.39556463507e-4F,
+                                     -9.84276383318e-4F, 2.90442838974e-3F, 6.13219250965e-3F,
+                                     -4.62132474669e-2F, 1.23225021749e-1F, -2.06402622071e-1F,
+                                     1.21513947742e-1F};
+  const float t = fminf(fabsf(x), 14.0F);
+  const float u = (t - 3) * rcp_approx(t + 3);
+  float ratio = kCoefficients[0];
+#pragma unroll
+  for (int i = 1; i < 10; ++i) ratio = ratio * u + kCoefficients[i];
+  const float product = t * (exp2_approx(t * t * -0.72134752044448170F) * ratio);
+  return x < 0 ? -product : x - product;
+}
+
+// The same within 2^-11, for results that are rounded to bf16: a shorter tail, also of the CPU's.
+__device__ __forceinline__ float gelu_erf_rounded(float x) {
+  constexpr float kTail[] = {2.67271889e-06F,  -7.91124694e-05F, 1.00868987e-03F,
+                             -7.30703957e-03F, 3.36005352e-02F,  -1.04830176e-01F,
+                             2.34722391e-01F,  -3.95440459e-01F, 4.99852479e-01F};
+  const float t = fminf(fabsf(x), 6.0F);
+  float tail = kTail[0];
+#pragma unroll
+  for (int i = 1; i < 9; ++i) tail = tail * t + kTail[i];
+  // x < 0 rather than fmaxf(x, 0): a NaN stays one.
+  return (x < 0 ? 0.0F : x) - t * (exp2_approx(t * t * -0.72134752044448170F) * tail);
+}
+
+// Activation of backend.h by number, of a result that is rounded to T; see reference::activate.
+template <class T, int ACTIVATION>
+__device__ __forceinline__ float activate(float x) {
+  switch (ACTIVATION) {
+    case 1:
+      return std::is_same_v<T, bf16> ? gelu_erf_rounded(x) : gelu_erf(x);
     case 2:  // gelu_tanh
       return x / 2 * (1 + tanh_f32(0.79788456080286536F * (x + 0.044715F * x * x * x)));
     case 3:  // silu
@@ -120,6 +158,30 @@ __device__ __forceinline__ float activate(int activation, float x) {
       return tanh_f32(x);
     default:
       return x;
+  }
+}
+
+// x[i] = activation(x[i]). The choice stands outside the loop: inside it each element would wait
+// for the one before.
+template <class T, int N>
+__device__ __forceinline__ void activate_all(int activation, float (&x)[N]) {
+  const auto apply = [&](auto number) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) x[i] = activate<T, decltype(number)::value>(x[i]);
+  };
+  switch (activation) {
+    case 1:
+      return apply(std::integral_constant<int, 1>());
+    case 2:
+      return apply(std::integral_constant<int, 2>());
+    case 3:
+      return apply(std::integral_constant<int, 3>());
+    case 4:
+      return apply(std::integral_constant<int, 4>());
+    case 5:
+      return apply(std::integral_constant<int, 5>());
+    default:
+      return;
   }
 }
 

@@ -21,8 +21,10 @@ __global__ void __launch_bounds__(kRowThreads) finish_head_kernel(const FinishHe
     load_floats<N>(product + column, x);
     if (step.bias != nullptr) load_floats<N>(step.bias + column, bias);
 #pragma unroll
+    for (int i = 0; i < N; ++i) x[i] += bias[i];
+    activate_all<float>(step.activation, x);
+#pragma unroll
     for (int i = 0; i < N; ++i) {
-      x[i] = activate(step.activation, x[i] + bias[i]);
       if (step.softcap > 0) x[i] = step.softcap * tanh_f32(x[i] / step.softcap);
       squares += x[i] * x[i];
     }

@@ -176,18 +176,12 @@ struct ProductPlan {
   bool ends_inside = false;  // bias and activation are cuBLAS's, not a kernel's
 };
 
-// The epilogue of cuBLASLt that is what a product ends with, or none. Its GELU is the one by tanh:
-// the exact one of BERT is not among them. Its ReLU makes 0 of a NaN, which has to stay one.
+// The epilogue of cuBLASLt that is what a product ends with, or none. It has two activations, and
+// neither is ours: its GELU, the one by tanh, loses digits (on an H200 3e-6 at -3.3, where the
+// result is -1e-3), and its ReLU makes 0 of a NaN, which has to stay one.
 std::optional<cublasLtEpilogue_t> epilogue_of(const ProductStep& step) {
-  const bool biased = step.bias != nullptr;
-  switch (step.activation) {
-    case 0:  // none
-      return biased ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-    case 2:  // gelu_tanh, as in activate() of common.cuh
-      return biased ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
-    default:
-      return std::nullopt;
-  }
+  if (step.activation != 0) return std::nullopt;
+  return step.bias != nullptr ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
 template <class T>
@@ -225,11 +219,11 @@ struct Queue::Implementation {
     int most_shared = 0;
     check(cudaDeviceGetAttribute(&most_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
           "shared memory of a device");
-    const std::size_t wanted = sizeof(bf16) * tensor_attention_elements<256, 32>();
+    const std::size_t wanted = sizeof(bf16) * kTensorElements<256, 32, 1>;
     wide_attention = static_cast<std::size_t>(most_shared) >= wanted;
     if (wide_attention) {
-      allow_dynamic_smem(attention_mma_kernel<bf16, 256, 32>, wanted);
-      allow_dynamic_smem(attention_mma_kernel<f16, 256, 32>, wanted);
+      allow_dynamic_smem(attention_mma_kernel<bf16, 256, 32, 1>, wanted);
+      allow_dynamic_smem(attention_mma_kernel<f16, 256, 32, 1>, wanted);
     }
   }
 
@@ -361,8 +355,9 @@ struct Queue::Implementation {
   void run(const ActivateStep& step) {
     with_type(step.type, [&]<class T>() {
       with_width<16 / sizeof(T)>(step.columns, [&]<int N>() {
-        klaunch(activation_kernel<T, N>, element_grid(step.rows * step.columns, N), kElementThreads,
-                0, stream, step);
+        klaunch(activation_kernel<T, N>,
+                element_grid(step.rows * step.columns, kActivationUnits * N), kElementThreads, 0,
+                stream, step);
       });
     });
   }
@@ -376,11 +371,11 @@ struct Queue::Implementation {
     });
   }
 
-  void run(const SplitHeadsStep& step) {
+  void run(const TurnHeadsStep& step) {
     with_type(step.type, [&]<class T>() {
       // Half a head, and so a whole one, is a multiple of N.
       with_width<8>(step.head_dim, [&]<int N>() {
-        klaunch(split_heads_kernel < T, N == 8 ? 4 : 1 >, row_grid(step.rows), kRowThreads, 0,
+        klaunch(turn_heads_kernel < T, N == 8 ? 4 : 1 >, row_grid(step.rows), kRowThreads, 0,
                 stream, step);
       });
     });
@@ -389,28 +384,30 @@ struct Queue::Implementation {
   void run(const AttendStep& step) {
     const dim3 grid(static_cast<unsigned>(step.num_tiles),
                     static_cast<unsigned>(step.heads / step.packed));
+    const bool tall = step.tile_rows == kTensorTileRows<2>;
     switch (step.padded_dim) {
       case 32:
-        return attend<32, 32, 32, 64>(step, grid);
+        return tall ? attend<32, 32, 32, 64, 2>(step, grid) : attend<32, 32, 32, 64, 1>(step, grid);
       case 64:
-        return attend<64, 32, 32, 64>(step, grid);
+        return tall ? attend<64, 32, 32, 64, 2>(step, grid) : attend<64, 32, 32, 64, 1>(step, grid);
       case 128:
-        return attend<128, 32, 32, 64>(step, grid);
+        return attend<128, 32, 32, 64, 1>(step, grid);
       default:
-        return wide_attention ? attend<256, 16, 16, 32>(step, grid)
-                              : attend<256, 16, 16, 16>(step, grid);
+        return wide_attention ? attend<256, 16, 16, 32, 1>(step, grid)
+                              : attend<256, 16, 16, 16, 1>(step, grid);
     }
   }
 
-  // D head size; M rows and N keys in f32; TENSOR_N keys for tensor cores.
-  template <int D, int M, int N, int TENSOR_N>
+  // D head size; M rows and N keys in f32; for tensor cores TENSOR_N keys and TENSOR_M times 16
+  // rows a warp.
+  template <int D, int M, int N, int TENSOR_N, int TENSOR_M>
   void attend(const AttendStep& step, dim3 grid) {
     with_type(step.type, [&]<class T>() {
       if constexpr (std::is_same_v<T, float>) {
         klaunch(attention_f32_kernel<D, M, N>, grid, 4 * M, 0, stream, step);
       } else {
-        klaunch(attention_mma_kernel<T, D, TENSOR_N>, grid, kTensorThreads,
-                sizeof(T) * tensor_attention_elements<D, TENSOR_N>(), stream, step);
+        klaunch(attention_mma_kernel<T, D, TENSOR_N, TENSOR_M>, grid, kTensorThreads,
+                sizeof(T) * kTensorElements<D, TENSOR_N, TENSOR_M>, stream, step);
       }
     });
   }
@@ -465,8 +462,8 @@ struct Queue::Implementation {
         case StepKind::gate:
           run_bytes<GateStep>(step);
           break;
-        case StepKind::split_heads:
-          run_bytes<SplitHeadsStep>(step);
+        case StepKind::turn_heads:
+          run_bytes<TurnHeadsStep>(step);
           break;
         case StepKind::attend:
           run_bytes<AttendStep>(step);

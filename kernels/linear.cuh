@@ -1,5 +1,6 @@
-// The end of the product with the stacked weights of queries, keys and values: bias, rotary turn,
-// query scale and the split into heads, in one pass.
+// The end of the product with the stacked weights of queries, keys and values, where heads turn or
+// are padded: bias, rotary turn, query scale, in one pass. Others cuBLAS leaves as attention wants
+// them.
 //
 // A row of width W = (heads + 2 kv_heads) head_dim to elements of t bytes: reads 4 W, writes t W
 // (more where heads are padded), and 4 head_dim bytes of rotary table that stay in the cache; at
@@ -11,21 +12,19 @@
 
 namespace terse::cuda {
 
-// See SplitHeadsStep. One block a row; a thread takes N pairs (c, head_dim / 2 + c) of a head.
+// See TurnHeadsStep. One block a row; a thread takes N pairs (c, head_dim / 2 + c) of a head.
 template <class T, int N>
-__global__ void __launch_bounds__(kRowThreads) split_heads_kernel(const SplitHeadsStep step) {
+__global__ void __launch_bounds__(kRowThreads) turn_heads_kernel(const TurnHeadsStep step) {
   const int row = static_cast<int>(blockIdx.x);
   const int head_dim = step.head_dim;
   const int half =
       (head_dim + 1) / 2;  // an odd head size has no rotary: its last pair is one value
   const int units = (half + N - 1) / N;
-  const int group = step.heads / step.kv_heads;
   const int all_heads = step.heads + 2 * step.kv_heads;
   const float* product = step.product + static_cast<std::int64_t>(row) * all_heads * head_dim;
   for (int unit = static_cast<int>(threadIdx.x); unit < all_heads * units; unit += kRowThreads) {
     const int head = unit / units;
     const int c = unit % units * N;
-    const bool is_query = head < step.heads;
     const bool has_second = half + c < head_dim;
     float first[N], second[N] = {};
     load_floats<N>(product + head * head_dim + c, first);
@@ -53,22 +52,15 @@ __global__ void __launch_bounds__(kRowThreads) split_heads_kernel(const SplitHea
         second[i] = second[i] * cos[i] + x * sin[i];
       }
     }
-    T* to;
-    if (is_query) {
+    if (head < step.heads) {
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         first[i] *= step.query_scale;
         second[i] *= step.query_scale;
       }
-      const std::int64_t kv_head = static_cast<std::int64_t>(head / group);
-      to = static_cast<T*>(step.query) +
-           ((kv_head * step.rows + row) * group + head % group) * step.padded_dim;
-    } else {
-      const int kv_head = (head - step.heads) % step.kv_heads;
-      void* all = head - step.heads < step.kv_heads ? step.key : step.value;
-      to = static_cast<T*>(all) +
-           (static_cast<std::int64_t>(kv_head) * step.rows + row) * step.padded_dim;
     }
+    T* to = static_cast<T*>(step.out) +
+            (static_cast<std::int64_t>(row) * all_heads + head) * step.padded_dim;
     store_floats<N>(to + c, first);
     if (has_second) store_floats<N>(to + half + c, second);
     // The padding of a head is cleared by the threads that have its first columns.

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdint>
 #include <fstream>
+#include <functional>
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <span>
@@ -23,6 +25,9 @@
 #include "terse/flops.h"
 #include "terse/models/model_files.h"
 #include "terse/ops/probe.h"
+#ifdef TERSE_WITH_CUDA
+#include "terse/ops/cuda_probe.h"
+#endif
 #include "workload.h"
 
 namespace terse_tools {
@@ -40,6 +45,35 @@ double process_seconds() {
 double percentile(const std::vector<double>& sorted, double p) {
   const double place = p * static_cast<double>(sorted.size() - 1);
   return sorted[static_cast<std::size_t>(std::llround(place))];
+}
+
+// What the machine can do where a model computes: on the cores, or on the devices.
+struct Peak {
+  std::string name;
+  std::function<double()> measure;  // operations per second
+};
+
+Peak find_peak(const terse::ModelInfo& info) {
+#ifdef TERSE_WITH_CUDA
+  if (info.device == terse::Device::cuda) {
+    const auto probe = std::make_shared<terse::cuda::ProductProbe>(info.dtype);
+    return {probe->name(), [probe] { return probe->measure(); }};
+  }
+#endif
+  const terse::Probe probe = terse::find_probe(info.dtype, info.isa);
+  return {std::string(probe.name),
+          [probe, &info] { return terse::measure_probe(probe, info.threads); }};
+}
+
+// "cpu", or the devices' number and name.
+std::string device_description(const terse::ModelInfo& info) {
+#ifdef TERSE_WITH_CUDA
+  if (info.device == terse::Device::cuda) {
+    const auto& devices = terse::cuda::devices();
+    return std::to_string(devices.size()) + " x " + devices.front().name;
+  }
+#endif
+  return terse::device_name(info.device);
 }
 
 // One model, reranker or embedder, as the benchmark needs it.
@@ -128,11 +162,14 @@ class BenchCommand {
     terse::check(!pairs.empty(), terse::ErrorClass::range, workload_, ": no pairs");
     const double operations = useful_operations(subject, pairs);
 
-    const terse::Probe probe = terse::find_probe(info.dtype, info.isa);
-    subject.run(pairs, options_);  // converts weights, fills caches and pools
+    const Peak peak = find_peak(info);
+    // Converts weights, fills caches and pools. Each lane of a device captures its graphs when it
+    // sees a program for the second time, and which lane takes which group is chance.
+    const int warm_ups = info.device == terse::Device::cuda ? 5 : 1;
+    for (int pass = 0; pass < warm_ups; ++pass) subject.run(pairs, options_);
     reset_peak_rss();
     std::vector<Pass> passes;
-    double before = terse::measure_probe(probe, info.threads);
+    double before = peak.measure();
     for (int round = 0; round < rounds_; ++round) {
       const auto start = std::chrono::steady_clock::now();
       const double processor = process_seconds();
@@ -140,13 +177,13 @@ class BenchCommand {
       pass.counters = subject.run(pairs, options_);
       pass.seconds = terse::seconds_since(start);
       pass.processor_seconds = process_seconds() - processor;
-      const double after = terse::measure_probe(probe, info.threads);
+      const double after = peak.measure();
       pass.probe = std::max(before, after);
       pass.clean = std::abs(before - after) <= 0.05 * pass.probe;
       before = after;
       passes.push_back(pass);
     }
-    print(describe(info, probe, pairs, operations, load_seconds, passes));
+    print(describe(info, peak, pairs, operations, load_seconds, passes));
     return kSuccess;
   }
 
@@ -198,7 +235,7 @@ class BenchCommand {
     return operations;
   }
 
-  Record describe(const terse::ModelInfo& info, const terse::Probe& probe,
+  Record describe(const terse::ModelInfo& info, const Peak& peak,
                   const std::vector<terse::Pair>& pairs, double operations, double load_seconds,
                   const std::vector<Pass>& passes) const {
     std::vector<double> seconds;
@@ -224,6 +261,7 @@ class BenchCommand {
     return Record()
         .add_text("model", model_.path)
         .add_text("architecture", info.architecture)
+        .add_text("device", device_description(info))
         .add_text("cpu", terse::cpu_name())
         .add_text("isa", terse::isa_name(info.isa))
         .add_text("dtype", terse::dtype_name(info.dtype))
@@ -238,7 +276,7 @@ class BenchCommand {
         .add_number("pairs_per_s_best", static_cast<double>(pairs.size()) / seconds.front())
         .add_number("tokens_per_s", tokens / median)
         .add_number("useful_gflop_per_s", operations / median * 1e-9)
-        .add_text("probe", probe.name)
+        .add_text("probe", peak.name)
         .add_number("probe_gflop_per_s", passes.front().probe * 1e-9)
         .add_number("share_of_probe", percentile(shares, 0.5))
         .add_number("share_of_probe_best", shares.back())

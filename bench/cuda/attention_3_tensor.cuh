@@ -3,8 +3,9 @@
 // without leaving the registers.
 //
 // Still wrong: copies and products take turns, rows of a tile meet the same banks, 128-byte rows of
-// a result leave four bytes at a time. Step 4, the shipped attention_mma_kernel, copies behind the
-// products (cp.async), swizzles its tiles and stores whole chunks.
+// a result leave four bytes at a time, and every key is asked whether it is past the end. Step 4,
+// the shipped attention_mma_kernel, copies behind the products (cp.async), swizzles its tiles,
+// stores whole chunks, and looks at single keys only in blocks that some query does not see whole.
 #pragma once
 
 #include "attention.cuh"
@@ -15,7 +16,7 @@ template <class T, int D>
 __global__ void __launch_bounds__(kTensorThreads) attention_3_tensor(const AttendStep step) {
   constexpr int kKeys = 32;
   constexpr int kChunks = D / 8;
-  KSHARED(T, queries, kTensorTileRows * D);
+  KSHARED(T, queries, kTensorTileRows<1> * D);
   KSHARED(T, keys, kKeys * D);
   KSHARED(T, values, kKeys * D);
   const TileOfQueries at(step);
@@ -26,7 +27,7 @@ __global__ void __launch_bounds__(kTensorThreads) attention_3_tensor(const Atten
     *reinterpret_cast<Pack<T, 8>*>(to) =
         valid ? *reinterpret_cast<const Pack<T, 8>*>(from) : Pack<T, 8>{};
   };
-  for (int i = thread; i < kTensorTileRows * kChunks; i += kTensorThreads) {
+  for (int i = thread; i < kTensorTileRows<1> * kChunks; i += kTensorThreads) {
     const int row = i / kChunks;
     const bool valid = row < at.rows;
     copy_row(queries + 8 * i,

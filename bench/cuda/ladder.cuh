@@ -42,7 +42,7 @@ inline void launch_tensor(void (*kernel)(AttendStep), const AttendStep& step) {
 }
 inline void launch_shipped(void (*kernel)(AttendStep), const AttendStep& step) {
   klaunch(kernel, tiles_of(step), dim3(kTensorThreads),
-          sizeof(bf16) * tensor_attention_elements<kHeadDim, kShippedKeys>(), nullptr, step);
+          sizeof(bf16) * kTensorElements<kHeadDim, kShippedKeys, 1>, nullptr, step);
 }
 
 inline constexpr Rung<AddNormStep> kNorm[] = {
@@ -55,7 +55,7 @@ inline constexpr Rung<AttendStep> kAttention[] = {
     {"attention_1_naive", attention_1_naive<bf16, kHeadDim>, launch_thread_a_query},
     {"attention_2_tiled", attention_2_tiled<bf16, kHeadDim>, launch_thread_a_query},
     {"attention_3_tensor", attention_3_tensor<bf16, kHeadDim>, launch_tensor},
-    {"attention_4 = attention_mma_kernel", attention_mma_kernel<bf16, kHeadDim, kShippedKeys>,
+    {"attention_4 = attention_mma_kernel", attention_mma_kernel<bf16, kHeadDim, kShippedKeys, 1>,
      launch_shipped},
 };
 

@@ -113,31 +113,31 @@ TEST_CASE("the ladder of attention") {
   constexpr std::size_t kDim = ladder::kHeadDim;
   const std::vector<QueryTile> tiles = {{0, 0, 64, 0}, {0, 64, 6, 0}, {1, 70, 3, 0}};
   const std::vector<KeySpan> spans = {{0, 70, 0, 0, 0, {}}, {70, 3, 0, 0, 0, {}}};
-  std::vector<float> scaled = random_values(kTokens * kHeads * kDim, 1);
-  for (float& value : scaled) value /= 8;  // 1 / sqrt(head size)
-  const std::vector<bf16> query = rounded(scaled);
-  const std::vector<bf16> key = rounded(random_values(kTokens * kHeads * kDim, 2));
-  const std::vector<bf16> value = rounded(random_values(kTokens * kHeads * kDim, 3));
+  constexpr std::size_t kWidth = 3 * kHeads * kDim;  // queries, keys and values of a token
+  std::vector<float> random = random_values(kTokens * kWidth, 1);
+  for (std::size_t i = 0; i < random.size(); ++i) {
+    if (i % kWidth < kHeads * kDim) random[i] /= 8;  // 1 / sqrt(head size)
+  }
+  const std::vector<bf16> projected = rounded(random);
   const DeviceBuffer<QueryTile> device_tiles(tiles);
   const DeviceBuffer<KeySpan> device_spans(spans);
-  const DeviceBuffer<bf16> device_query(query);
-  const DeviceBuffer<bf16> device_key(key);
-  const DeviceBuffer<bf16> device_value(value);
+  const DeviceBuffer<bf16> device_projected(projected);
   AttendStep step;
-  step.query = device_query.get();
-  step.key = device_key.get();
-  step.value = device_value.get();
+  step.query = device_projected.get();
+  step.key = device_projected.get() + kHeads * kDim;
+  step.value = device_projected.get() + 2 * kHeads * kDim;
   step.tiles = device_tiles.get();
   step.sequences = device_spans.get();
   step.num_tiles = 3;
-  step.rows = kTokens;
+  step.row_step = kWidth;
   step.heads = kHeads;
   step.kv_heads = kHeads;
   step.head_dim = kDim;
   step.padded_dim = kDim;
-  const auto at = [&](const std::vector<bf16>& all, std::size_t head, std::size_t row,
-                      std::size_t d) {
-    return static_cast<double>(terse::to_f32(all[(head * kTokens + row) * kDim + d]));
+  // part: 0 the queries, 1 the keys, 2 the values.
+  const auto at = [&](std::size_t part, std::size_t head, std::size_t row, std::size_t d) {
+    return static_cast<double>(
+        terse::to_f32(projected[row * kWidth + (part * kHeads + head) * kDim + d]));
   };
   for (const auto& rung : ladder::kAttention) {
     const DeviceBuffer<bf16> out(kTokens * kHeads * kDim);
@@ -155,10 +155,10 @@ TEST_CASE("the ladder of attention") {
             for (std::size_t k = begin; k < end; ++k) {
               double score = 0;
               for (std::size_t d = 0; d < kDim; ++d)
-                score += at(query, head, row, d) * at(key, head, k, d);
+                score += at(0, head, row, d) * at(1, head, k, d);
               sum += std::exp(score);
               for (std::size_t d = 0; d < kDim; ++d)
-                exact[d] += std::exp(score) * at(value, head, k, d);
+                exact[d] += std::exp(score) * at(2, head, k, d);
             }
             for (std::size_t d = 0; d < kDim; ++d) {
               wrong += !close(results[(row * kHeads + head) * kDim + d], exact[d] / sum);

@@ -27,10 +27,14 @@ if(TERSE_SHARED)
   set_property(TEST test_forward APPEND PROPERTY ENVIRONMENT "TERSE_SHARED=${TERSE_SHARED}")
 endif()
 
-# The same two sources on a real device: every kernel against the judge, and whole forward passes.
+# The same on a real device: every kernel and every op against the judge, whole forward passes.
 if(TARGET terse_cuda)
-  foreach(name IN ITEMS test_kernels test_forward)
-    add_executable(${name}_device ${name}.cpp device_main.cpp)
+  foreach(name IN ITEMS test_kernels test_ops test_forward)
+    set(source ${name}.cpp)
+    if(name STREQUAL "test_ops")
+      set(source ../test_ops.cpp)
+    endif()
+    add_executable(${name}_device ${source} device_main.cpp)
     target_link_libraries(${name}_device PRIVATE terse::compiled doctest::doctest)
     target_include_directories(${name}_device PRIVATE ${terse_cuda_root})
     target_compile_definitions(${name}_device PRIVATE TERSE_TEST_CUDA

@@ -85,7 +85,7 @@ enum class StepKind : std::int64_t {
   add_norm,
   activate,
   gate,
-  split_heads,
+  turn_heads,
   attend,
   mean_rows,
   finish_head,
@@ -198,22 +198,17 @@ struct GateStep {
   std::int64_t type = 0;
 };
 
-// From product (rows, (heads + 2 kv_heads) * head_dim) to queries, keys and values head by head,
-// with bias, rotary turn of queries and keys by position, and query scale. With group = heads /
-// kv_heads and D = padded_dim, columns past head_dim zero:
-//   query  T (kv_heads, rows, group, D)
-//   key    T (kv_heads, rows, D)
-//   value  T (kv_heads, rows, D)
-struct SplitHeadsStep {
-  static constexpr StepKind kKind = StepKind::split_heads;
+// out T (rows, (heads + 2 kv_heads) * padded_dim), the queries, keys and values that AttendStep
+// wants, from product (rows, (heads + 2 kv_heads) * head_dim) with bias, rotary turn of queries and
+// keys by position, and query scale; columns of a head past head_dim are zero.
+struct TurnHeadsStep {
+  static constexpr StepKind kKind = StepKind::turn_heads;
   const float* product = nullptr;
   const float* bias = nullptr;              // or null
   const float* cos = nullptr;               // (length, head_dim / 2), or null: no rotation
   const float* sin = nullptr;               // likewise
   const std::int32_t* positions = nullptr;  // (rows), with cos
-  void* query = nullptr;
-  void* key = nullptr;
-  void* value = nullptr;
+  void* out = nullptr;
   std::int32_t rows = 0;
   std::int32_t heads = 0;
   std::int32_t kv_heads = 0;
@@ -242,11 +237,12 @@ struct QueryTile {
   std::int32_t unused = 0;
 };
 
-// Rows of a query tile that take part in one block of threads: positions times the group of heads
-// that share a key head, at most kTileRows (see tile_positions).
+// Attention of tiles of queries: positions times the heads of a group that share them, at most
+// tile_rows rows, see below. Row i of the queries begins at query + i * row_step, with padded_dim
+// elements a head; keys and values likewise.
 struct AttendStep {
   static constexpr StepKind kKind = StepKind::attend;
-  const void* query = nullptr;  // as SplitHeadsStep leaves them
+  const void* query = nullptr;
   const void* key = nullptr;
   const void* value = nullptr;
   void* out = nullptr;               // T (rows of out, heads * head_dim)
@@ -254,7 +250,7 @@ struct AttendStep {
   const KeySpan* sequences = nullptr;
   const std::int32_t* query_rows = nullptr;  // row of each row of out; null: the same
   std::int32_t num_tiles = 0;
-  std::int32_t rows = 0;  // of query, key, value
+  std::int32_t row_step = 0;  // elements
   std::int32_t heads = 0;
   std::int32_t kv_heads = 0;
   std::int32_t head_dim = 0;
@@ -262,8 +258,11 @@ struct AttendStep {
   std::int32_t causal = 0;
   std::int32_t window = 0;
   float softcap = 0;
+  float score_scale = 1;    // of products of queries and keys
   std::int32_t packed = 1;  // heads of a group that share a tile
-  std::int64_t type = 0;
+  std::int32_t tile_rows = 0;
+  std::int32_t type = 0;
+  std::int32_t unused = 0;
 };
 
 // The head size that kernels run for head_dim, 0 if there is none.
@@ -273,10 +272,11 @@ constexpr std::int32_t padded_head_dim(std::int64_t head_dim) {
   }
   return 0;
 }
-// Rows (positions times packed heads) of a tile.
-constexpr std::int32_t tile_rows(DType type, std::int32_t padded_dim) {
-  if (type != DType::f32) return 64;
-  return padded_dim == 256 ? 16 : 32;
+// Rows (positions times packed heads) of a tile where sequences have so many rows on average: tall
+// tiles read keys less often, and stand half empty on short sequences. A row's bits are the same.
+constexpr std::int32_t tile_rows(DType type, std::int32_t padded_dim, std::int64_t mean_rows) {
+  if (type == DType::f32) return padded_dim == 256 ? 16 : 32;
+  return padded_dim <= 64 && mean_rows >= 256 ? 128 : 64;
 }
 
 // out (rows, width): row i the mean of rows spans[i] of x, summed in rising order.

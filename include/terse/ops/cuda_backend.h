@@ -62,14 +62,15 @@ struct Ops {
     prepared->weight = Replicas(static_cast<std::size_t>(mul_sizes(columns, row_bytes, "weight")));
     if (has_bias) prepared->bias = Replicas(columns * sizeof(float));
     // cuBLAS adds a bias in the type of what it writes.
-    const bool rounds = has_bias && kind == LinearKind::plain && kType != DType::f32;
+    const bool ends_inside = kind == LinearKind::plain || kind == LinearKind::qkv;
+    const bool rounds = has_bias && ends_inside && kType != DType::f32;
     if (rounds) prepared->rounded_bias = Replicas(columns * sizeof(Element));
     std::size_t first = 0;
     for (const LinearPart& part : parts) {
       const auto rows = static_cast<std::size_t>(part.weight.shape[0]);
       prepared->weight.upload(part.weight, prepared->dtype, first * row_bytes);
-      if (has_bias) upload_bias(part, rows, first, prepared->bias);
-      if (rounds) prepared->rounded_bias.upload(part.bias, kType);
+      if (has_bias) upload_bias(part, rows, first, DType::f32, prepared->bias);
+      if (rounds) upload_bias(part, rows, first, kType, prepared->rounded_bias);
       first += rows;
     }
     const std::int64_t out_features =
@@ -128,8 +129,7 @@ struct Ops {
     const std::int32_t head_dim = padded_head_dim(shape.head_dim);
     check(head_dim > 0, ErrorClass::unsupported, "heads of ", shape.head_dim,
           " elements, the kernels of cuda have at most 256");
-    return 3 * kAlignment +
-           piece_bytes(rows, (shape.heads + 2 * shape.kv_heads) * head_dim, sizeof(Element));
+    return piece_bytes(rows, (shape.heads + 2 * shape.kv_heads) * head_dim, sizeof(Element));
   }
 
   static std::shared_ptr<void> make_state(int lane, std::int64_t max_rows) {
@@ -186,7 +186,16 @@ struct Ops {
     State& state = state_of(context);
     const auto& prepared = state.hold<PreparedLinear>(qkv.handle);
     const std::int64_t rows = bucket(x.rows);
-    SplitHeadsStep step;
+    const std::int32_t padded_dim = padded_head_dim(out.shape.head_dim);
+    if (spec.rotary == nullptr && padded_dim == out.shape.head_dim) {
+      state.score_scale = static_cast<float>(spec.query_scale);
+      state.queue.add(finished(
+          state, product_step(state, x.data, prepared, rows, qkv.in_features, out.data, kType),
+          prepared, Activation::none));
+      return;
+    }
+    state.score_scale = 1;
+    TurnHeadsStep step;
     float* product = scratch_floats(state, x.rows, prepared.columns);
     step.product = product;
     if (spec.rotary != nullptr) {
@@ -196,16 +205,13 @@ struct Ops {
       state.staging.begin_op(state.queue, x.rows);
       step.positions = stage<std::int32_t>(state, batch.positions, rows);
     }
-    const Inputs inputs = inputs_of(out, rows);
     step.bias = prepared.bias.on<float>(state.queue.device());
-    step.query = inputs.query;
-    step.key = inputs.key;
-    step.value = inputs.value;
+    step.out = out.data;
     step.rows = static_cast<std::int32_t>(rows);
     step.heads = static_cast<std::int32_t>(out.shape.heads);
     step.kv_heads = static_cast<std::int32_t>(out.shape.kv_heads);
     step.head_dim = static_cast<std::int32_t>(out.shape.head_dim);
-    step.padded_dim = padded_head_dim(out.shape.head_dim);
+    step.padded_dim = padded_dim;
     step.query_scale = static_cast<float>(spec.query_scale);
     step.type = kTypeNumber;
     state.queue.add(
@@ -217,26 +223,27 @@ struct Ops {
                         const AttentionRule& rule, const RowSelection* selection, Operand out) {
     if (out.rows == 0) return;
     State& state = state_of(context);
-    const std::int64_t rows = bucket(batch.total_tokens());
-    const Inputs split = inputs_of(inputs, rows);
     AttendStep step;
-    step.query = split.query;
-    step.key = split.key;
-    step.value = split.value;
     step.out = out.data;
-    step.rows = static_cast<std::int32_t>(rows);
     step.heads = static_cast<std::int32_t>(inputs.shape.heads);
     step.kv_heads = static_cast<std::int32_t>(inputs.shape.kv_heads);
     step.head_dim = static_cast<std::int32_t>(inputs.shape.head_dim);
     step.padded_dim = padded_head_dim(inputs.shape.head_dim);
+    step.row_step = (step.heads + 2 * step.kv_heads) * step.padded_dim;
+    const auto* projected = static_cast<const Element*>(inputs.data);
+    step.query = projected;
+    step.key = projected + step.heads * step.padded_dim;
+    step.value = projected + (step.heads + step.kv_heads) * step.padded_dim;
     step.causal = rule.causal ? 1 : 0;
     step.window = rule.window;
     step.softcap = rule.softcap;
-    step.type = kTypeNumber;
-    const std::int32_t most = tile_rows(kType, step.padded_dim);
-    step.packed = packed_heads(inputs.shape, most);
+    step.score_scale = state.score_scale;
+    step.type = static_cast<std::int32_t>(kTypeNumber);
+    const std::int64_t group = step.heads / step.kv_heads;
+    step.tile_rows = tile_rows(kType, step.padded_dim, out.rows * group / batch.size());
+    step.packed = packed_heads(inputs.shape, step.tile_rows);
     const std::vector<QueryTile> tiles = query_tiles(
-        selection == nullptr ? batch.cu_seqlens : selection->cu_rows, most / step.packed);
+        selection == nullptr ? batch.cu_seqlens : selection->cu_rows, step.tile_rows / step.packed);
     const std::vector<KeySpan> sequences = key_spans(batch);
     state.staging.begin_op(state.queue, batch.total_tokens() + batch.size());
     const std::int64_t num_tiles = bucket(static_cast<std::int64_t>(tiles.size()));
@@ -365,12 +372,6 @@ struct Ops {
   // those of x.
   static constexpr std::int64_t kHeadRows = 1024;
 
-  struct Inputs {
-    void* query;
-    void* key;
-    void* value;
-  };
-
   static State& state_of(Context& context) { return *static_cast<State*>(context.state.get()); }
 
   static void check_width(std::int64_t width) {
@@ -383,29 +384,19 @@ struct Ops {
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
 
-  // Where SplitHeadsStep puts queries, keys and values of a bucket of rows.
-  static Inputs inputs_of(const AttentionInputs& inputs, std::int64_t rows) {
-    const std::int64_t head_dim = padded_head_dim(inputs.shape.head_dim);
-    const std::size_t query_bytes =
-        piece_bytes(rows, inputs.shape.heads * head_dim, sizeof(Element));
-    const std::size_t key_bytes =
-        piece_bytes(rows, inputs.shape.kv_heads * head_dim, sizeof(Element));
-    auto* data = static_cast<std::byte*>(inputs.data);
-    return {data, data + query_bytes, data + query_bytes + key_bytes};
-  }
-
   static float* scratch_floats(State& state, std::int64_t rows, std::int64_t width) {
     return static_cast<float*>(state.scratch(
         rows, [&](std::int64_t most) { return piece_bytes(most, width, sizeof(float)); }));
   }
 
-  static void upload_bias(const LinearPart& part, std::size_t rows, std::size_t first,
+  static void upload_bias(const LinearPart& part, std::size_t rows, std::size_t first, DType dtype,
                           const Replicas& bias) {
+    const std::size_t bytes = dtype_size(dtype);
     if (part.bias.data != nullptr) {
-      bias.upload(part.bias, DType::f32, first * sizeof(float));
+      bias.upload(part.bias, dtype, first * bytes);
     } else {
-      const std::vector<float> zeros(rows);
-      bias.upload(zeros.data(), rows * sizeof(float), first * sizeof(float));
+      const std::vector<std::byte> zeros(rows * bytes);
+      bias.upload(zeros.data(), zeros.size(), first * bytes);
     }
   }
 

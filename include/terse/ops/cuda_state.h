@@ -216,6 +216,8 @@ struct State {
   Queue queue;
   std::int64_t max_rows;
   Staging staging;
+  // What scores of the last projection's queries still lack.
+  float score_scale = 1;
 
  private:
   void* room(Memory& memory, std::size_t bytes, int device) {

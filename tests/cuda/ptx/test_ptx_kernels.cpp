@@ -224,7 +224,7 @@ void check_elementwise(int columns) {
 }
 
 template <class T>
-void check_split_heads(int head_dim) {
+void check_turn_heads(int head_dim) {
   constexpr int kHeads = 4;
   constexpr int kKvHeads = 2;
   const int width = (kHeads + 2 * kKvHeads) * head_dim;
@@ -234,7 +234,7 @@ void check_split_heads(int head_dim) {
   const auto cos = random_buffer<float>(static_cast<std::size_t>(8 * head_dim / 2), 3);
   const auto sin = random_buffer<float>(static_cast<std::size_t>(8 * head_dim / 2), 4);
   const DeviceBuffer<std::int32_t> positions(std::vector<std::int32_t>{0, 5, 7});
-  SplitHeadsStep step;
+  TurnHeadsStep step;
   step.product = product.get();
   step.bias = bias.get();
   step.rows = kRows;
@@ -246,15 +246,13 @@ void check_split_heads(int head_dim) {
   step.type = static_cast<std::int64_t>(dtype_of<T>());
   const auto outputs = static_cast<std::size_t>(kRows * (kHeads + 2 * kKvHeads) * padded);
   const auto run = [&](Queue& queue, T* out) {
-    SplitHeadsStep given = step;
-    given.query = out;
-    given.key = out + kRows * kHeads * padded;
-    given.value = out + kRows * (kHeads + kKvHeads) * padded;
+    TurnHeadsStep given = step;
+    given.out = out;
     queue.add(given);
   };
   const std::uint64_t elements = static_cast<std::uint64_t>(kRows * width);
   const std::string label =
-      "split_heads " + type_name<T>() + " head size " + std::to_string(head_dim);
+      "turn_heads " + type_name<T>() + " head size " + std::to_string(head_dim);
   check_agreement<T>(label, outputs, kBits, {elements * 8 + outputs * sizeof(T), 0}, run);
   step.cos = cos.get();
   step.sin = sin.get();
@@ -274,13 +272,15 @@ constexpr std::int32_t kLonger = 20;
 constexpr std::int32_t kLonger = 40;
 #endif
 
-// Two sequences, the second of 9 rows, groups of two heads that share a tile.
+// Two sequences, the second of 9 rows, groups of two heads that share a tile; mean_rows as for
+// tile_rows().
 template <class T>
-void check_attention(int head_dim, int num_keys, bool causal, float softcap) {
+void check_attention(int head_dim, int num_keys, bool causal, float softcap, int mean_rows = 0) {
   constexpr int kTokens = kLonger + 9;
   constexpr int kHeads = 4;
   constexpr int kKvHeads = 2;
-  const int positions = tile_rows(dtype_of<T>(), head_dim) / 2;
+  const std::int32_t most = tile_rows(dtype_of<T>(), head_dim, mean_rows);
+  const int positions = most / 2;
   std::vector<QueryTile> tiles;
   std::uint64_t rows = 0;
   std::uint64_t keys = 0;
@@ -300,30 +300,32 @@ void check_attention(int head_dim, int num_keys, bool causal, float softcap) {
   const DeviceBuffer<QueryTile> device_tiles(tiles);
   const DeviceBuffer<KeySpan> device_spans(spans);
   const auto dim = static_cast<std::size_t>(head_dim);
-  const auto query = random_buffer<T>(kTokens * kHeads * dim, 1);
-  const auto key = random_buffer<T>(kTokens * kKvHeads * dim, 2);
-  const auto value = random_buffer<T>(kTokens * kKvHeads * dim, 3);
+  const std::size_t width = (kHeads + 2 * kKvHeads) * dim;
+  const auto projected = random_buffer<T>(kTokens * width, 1);
   AttendStep step;
-  step.query = query.get();
-  step.key = key.get();
-  step.value = value.get();
+  step.query = projected.get();
+  step.key = projected.get() + kHeads * dim;
+  step.value = projected.get() + (kHeads + kKvHeads) * dim;
   step.tiles = device_tiles.get();
   step.sequences = device_spans.get();
   step.num_tiles = static_cast<std::int32_t>(tiles.size());
-  step.rows = kTokens;
+  step.row_step = static_cast<std::int32_t>(width);
   step.heads = kHeads;
   step.kv_heads = kKvHeads;
   step.head_dim = head_dim;
   step.padded_dim = head_dim;
   step.causal = causal ? 1 : 0;
   step.softcap = softcap;
+  step.score_scale = 0.5F;
   step.packed = 2;
-  step.type = static_cast<std::int64_t>(dtype_of<T>());
+  step.tile_rows = most;
+  step.type = static_cast<std::int32_t>(dtype_of<T>());
   const std::uint64_t blocks = tiles.size() * kKvHeads;
   // Of each key head: a tile's queries in and out, and its keys and values once.
   const std::uint64_t bytes = kKvHeads * (2 * rows + 2 * keys) * dim * sizeof(T);
   check_agreement<T>("attention " + type_name<T>() + " head size " + std::to_string(head_dim) +
-                         ", blocks of " + std::to_string(num_keys) + (causal ? ", causal" : "") +
+                         ", tiles of " + std::to_string(most) + ", blocks of " +
+                         std::to_string(num_keys) + (causal ? ", causal" : "") +
                          (softcap > 0 ? ", soft-cap" : ""),
                      kTokens * kHeads * dim, tolerance_of<T>(), {bytes, blocks * 128 * 64},
                      [&](Queue& queue, T* out) {
@@ -381,7 +383,7 @@ void check_rows_of() {
     check_add_norm<T>(width);
   }
   for (const int columns : {24, 13}) check_elementwise<T>(columns);
-  for (const int head_dim : {32, 6}) check_split_heads<T>(head_dim);
+  for (const int head_dim : {32, 6}) check_turn_heads<T>(head_dim);
 }
 
 }  // namespace
@@ -392,7 +394,7 @@ void check_rows_of() {
 TEST_CASE("no race in interpreted kernels") {
   check_embed<bf16>(140);
   check_add_norm<bf16>(140);
-  check_split_heads<bf16>(32);
+  check_turn_heads<bf16>(32);
   check_mean_rows(64);
   check_finish_head(24, 16);
   check_attention<float>(64, 32, true, 0);
@@ -416,6 +418,10 @@ TEST_CASE("attention") {
     check_attention<float>(head_dim, head_dim == 256 ? 16 : 32, false, 0);
     check_attention<bf16>(head_dim, head_dim == 256 ? 32 : 64, false, 0);
     check_attention<f16>(head_dim, head_dim == 256 ? 32 : 64, true, 0);
+  }
+  for (const int head_dim : {32, 64}) {
+    check_attention<bf16>(head_dim, 64, true, 0, 256);
+    check_attention<f16>(head_dim, 64, false, 0, 256);
   }
   check_attention<float>(64, 32, true, 3);
   check_attention<bf16>(64, 64, true, 3);

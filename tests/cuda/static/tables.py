@@ -28,7 +28,7 @@ T = 2
 ROOFLINE = [
     ("embed", ROWS * WIDTH, 3 * T + 4 + T, 12, 0),
     ("add_norm", ROWS * WIDTH, 4 + 4 + 4 + T, 20, 0),
-    ("split_heads", ROWS * 3 * WIDTH, 4 + T, 4, 0),
+    ("turn_heads", ROWS * 3 * WIDTH, 4 + T, 4, 0),
     ("attention_mma", ROWS * WIDTH, 4 * T, 10 * LENGTH / HEAD, 4 * LENGTH),
     ("activation (GELU)", ROWS * INNER, 2 * T, 20, 0),
     ("gated", ROWS * INNER, 3 * T, 20, 0),
@@ -82,7 +82,7 @@ def machine_code(measured):
 
 # Dynamic shared bytes of the ladder's kernels at a width of 1,024 and heads of 64.
 LADDER_SHARED = {"norm_3_once<bf16>": 4096, "add_norm_kernel<bf16, 4>": 4096,
-                 "attention_mma_kernel<bf16, 64, 64>": 24576}
+                 "attention_mma_kernel<bf16, 64, 64, 1>": 24576}
 
 
 def ladder(arguments):

@@ -277,7 +277,7 @@ inline constexpr int kTensorElements = (kTensorTileRows<M> + 2 * N) * D;
 
 // Blocks that a multiprocessor has room for at least, by the registers that their sums need.
 template <int D, int M>
-inline constexpr int kTensorBlocks = M == 1 && D <= 64 ? 3 : 2;
+inline constexpr int kTensorBlocks = M == 1 && D <= 64 ? 4 : 2;
 
 // Tensor cores: 16-bit queries, keys, values and weights, scores and sums in f32. A warp has M
 // times 16 rows of the tile and all N keys of a block: what it reads of keys and values from shared
@@ -288,7 +288,8 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks<D, M>)
     attention_mma_kernel(const AttendStep step) {
   constexpr int kChunks = D / 8;
   constexpr int kRows = kTensorTileRows<M>;
-  constexpr bool kQueriesInRegisters = D * M <= 128;
+  // Where no more than two blocks fit anyway; else they are read again for each block of keys.
+  constexpr bool kQueriesInRegisters = kTensorBlocks<D, M> == 2 && D * M <= 128;
   KSHARED_DYN(T, shared);
   T* queries = shared;
   T* keys = queries + kRows * D;
@@ -327,17 +328,6 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks<D, M>)
     cp_async_commit();
   };
 
-  // Keys that this thread's rows see: of g and g + 8 of each 16 rows of its warp.
-  SeenKeys seen[M][2];
-#pragma unroll
-  for (int m = 0; m < M; ++m) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = warp_row + 16 * m + lane / 4 + 8 * r;
-      seen[m][r] = SeenKeys(step, row < at.rows ? at.position(step, row) : 0);
-    }
-  }
-
   KeyBlocks blocks(step, at.keys, at.position(step, 0), at.position(step, at.rows - 1));
   bool more = blocks.template next<N>();
   if (more) copy_block(keys, step.key, blocks);
@@ -348,6 +338,14 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks<D, M>)
   const int b_row = (lane & 7) + (lane >> 4) * 8;
   const int b_chunk = lane >> 3 & 1;
 
+  // f(m, r) for this thread's rows, g and g + 8 of each 16 of its warp.
+  const auto each_row = [](const auto& f) {
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) f(m, r);
+    }
+  };
   std::uint32_t query_fragments[kQueriesInRegisters ? D / 16 : 1][M][4];
   const auto load_queries = [&](std::uint32_t(&to)[M][4], int k) {
 #pragma unroll
@@ -418,30 +416,24 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks<D, M>)
       }
     }
     if (!all_seen) {
-#pragma unroll
-      for (int m = 0; m < M; ++m) {
+      each_row([&](int m, int r) {
+        const int row = warp_row + 16 * m + lane / 4 + 8 * r;
+        const SeenKeys seen(step, row < at.rows ? at.position(step, row) : 0);
 #pragma unroll
         for (int n = 0; n < N / 8; ++n) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const int index = begin + 8 * n + lane % 4 * 2 + i % 2;
-            if (index >= end || !seen[m][i / 2].has(index)) score[m][n][i] = -INFINITY;
+          for (int i = 0; i < 2; ++i) {
+            const int index = begin + 8 * n + lane % 4 * 2 + i;
+            if (index >= end || !seen.has(index)) score[m][n][2 * r + i] = -INFINITY;
           }
         }
-      }
+      });
     }
     // Scores to weights 2^((score - most) factor), in place. The rows' chains of maxima, sums and
     // shuffles stand side by side: a warp waits for each link, and few warps fit.
     float block_most[M][2];
     float base[M][2];
     float faded[M][2];
-    const auto each_row = [](const auto& f) {
-#pragma unroll
-      for (int m = 0; m < M; ++m) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) f(m, r);
-      }
-    };
     each_row([&](int m, int r) {
       block_most[m][r] = fmaxf(score[m][0][2 * r], score[m][0][2 * r + 1]);
     });
@@ -535,15 +527,16 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks<D, M>)
     }
   }
   __syncwarp();
+  const TileOfQueries left(step);         // read again: through the loop it would take registers
   constexpr int kOutRows = 32 / kChunks;  // that a warp writes at once
   const int chunk = lane % kChunks;
   T* out = static_cast<T*>(step.out) + 8 * chunk;
 #pragma unroll
   for (int i = 0; i < 16 * M / kOutRows; ++i) {
     const int row = warp_row + lane / kChunks + i * kOutRows;
-    if (row >= at.rows || 8 * chunk >= step.head_dim) continue;
+    if (row >= left.rows || 8 * chunk >= step.head_dim) continue;
     const T* from = queries + swizzled<D>(row, chunk);
-    T* to = out + at.out_offset(step, row);
+    T* to = out + left.out_offset(step, row);
     if (step.head_dim % 8 == 0) {
       *reinterpret_cast<Pack<T, 8>*>(to) = *reinterpret_cast<const Pack<T, 8>*>(from);
     } else {

@@ -409,6 +409,29 @@ TEST_CASE("rotary turns, and blocks of keys that end where an opening does") {
 }
 #endif
 
+#ifndef EMU_TSAN
+// Which tiles are taken depends on the mean length; no bit may.
+TEST_CASE("a sequence has the same bits in tall tiles and in others") {
+  for_each_mode([] {
+    for (const std::int64_t head_dim : {32, 64}) {
+      CAPTURE(head_dim);
+      constexpr std::int32_t kLong = 261;
+      const AttentionCase alone{{1, 1, head_dim}, {true, 200, 5}, {kLong}};
+      AttentionCase among = alone;
+      among.lengths.insert(among.lengths.end(), 4, 1);
+      const auto run = [&](Runner& runner, const AttentionCase& c) {
+        Values values = attend(runner, c, nullptr, 0.3);
+        values.resize(static_cast<std::size_t>(kLong * head_dim));
+        return values;
+      };
+      compare_in(DType::bf16, DType::bf16, [&](Runner& runner) { return run(runner, alone); });
+      Runner one(cuda::backend(DType::bf16)), other(cuda::backend(DType::bf16));
+      if (!perturbed()) CHECK(run(one, alone) == run(other, among));
+    }
+  });
+}
+#endif
+
 TEST_CASE("mean_rows sums in order and copies single rows") {
   for_each_mode([] {
     for (const std::int64_t width : variants<std::int64_t>({3, 64})) {

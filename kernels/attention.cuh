@@ -250,7 +250,7 @@ __device__ __forceinline__ int swizzled(int row, int chunk) {
   return row * D + (chunk ^ key) * 8;
 }
 
-// Within 2^-22 of tanh(x): small enough for what is rounded to 16 bits, and a tenth of its code.
+// Within 2^-21 of tanh(x): small enough for what is rounded to 16 bits, and a tenth of its code.
 __device__ __forceinline__ float tanh_by_exp2(float x) {
   return 1 - 2 * rcp_approx(1 + exp2_approx(x * 2.8853900817779268F));
 }
@@ -316,6 +316,7 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks<D, M>)
         static_cast<const T*>(step.query) + at.query_offset(step, valid ? row : 0) + copy_chunk * 8,
         valid);
   }
+  cp_async_commit();
   const auto copy_block = [&](T* to, const void* all, const KeyBlocks& blocks) {
     const T* from = static_cast<const T*>(all) + copy_chunk * 8;
 #pragma unroll
@@ -353,7 +354,7 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks<D, M>)
       ldmatrix_x4(to[m], queries + swizzled<D>(warp_row + 16 * m + a_row, 2 * k + a_chunk));
     }
   };
-  // Scores of a sequence's keys are powers of 2 of factor times them: the base of the exponentials.
+  // Weights are powers of 2 of factor times a score.
   constexpr float kLog2E = 1.4426950408889634F;
   const float factor = step.softcap > 0 ? kLog2E : step.score_scale * kLog2E;
   const float cap_scale = step.softcap > 0 ? step.score_scale / step.softcap : 0.0F;

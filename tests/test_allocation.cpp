@@ -2,6 +2,7 @@
 // kin is counted.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
@@ -63,12 +64,12 @@ void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
 namespace {
 
 // Allocations of the second pass over the same rows.
-int allocations_of_second_pass(const std::filesystem::path& path, int threads) {
+int allocations_of_second_pass(const std::filesystem::path& path, int threads,
+                               const terse::ScoreOptions& options = {}) {
   terse::LoadOptions load;
   load.threads = threads;
   const terse::ModelFolder folder = terse::ModelFolder::open(path, load);
   const auto model = terse::load_reranker(folder);
-  const terse::ScoreOptions options;
   const auto query = model->tokenize_query("what is panda?", options);
   std::vector<terse::Input> rows;
   for (const char* text : {"hi", "The giant panda is a bear species endemic to China.", "panda"}) {
@@ -84,7 +85,7 @@ int allocations_of_second_pass(const std::filesystem::path& path, int threads) {
   terse::Context context;
   context.backend = folder.backend;
   context.threads = threads;
-  std::vector<double> scores(inputs.size());
+  std::vector<double> scores(inputs.size() * std::max<std::size_t>(1, run.exits.size()));
   model->forward(context, inputs, run, scores, nullptr);
   const std::vector<double> first = scores;
   const int before = allocations;
@@ -119,24 +120,38 @@ TEST_CASE("an encoder's forward pass allocates nothing") {
   }
 }
 
-// A decoder's passes differ in what their rows share: its lists of rows are made for each pass, a
-// fixed number of them, but nothing is allocated layer by layer.
-TEST_CASE("a decoder's blocks allocate nothing") {
+// The opening that the rows share, exits on the way, two compressions, scored rows at the end.
+TEST_CASE("a decoder's forward pass allocates nothing") {
   const terse_test::TemporaryFolder folder;
-  int counted[2] = {};
-  for (const int deep : {0, 1}) {
-    const auto path = folder.path() / std::to_string(deep);
-    auto config = nlohmann::json::parse(terse::published_config(
-        terse::published_model("bge-reranker-v2-gemma"), deep == 1 ? 9 : 3));
+  terse::ScoreOptions exits;
+  exits.cutoff_layers = {2, 4};
+  terse::ScoreOptions compressed = exits;
+  compressed.compress_ratio = 2;
+  compressed.compress_layers = {1, 3};
+  struct Model {
+    const char* name;
+    terse::ScoreOptions options;
+  };
+  for (const Model& model :
+       {Model{"bge-reranker-v2-gemma", {}}, Model{"bge-reranker-v2-minicpm-layerwise", exits},
+        Model{"bge-reranker-v2.5-gemma2-lightweight", compressed}}) {
+    CAPTURE(std::string(model.name));
+    const auto path = folder.path() / model.name;
+    auto config =
+        nlohmann::json::parse(terse::published_config(terse::published_model(model.name), 5));
     config.update({{"hidden_size", 64},
                    {"num_attention_heads", 2},
+                   {"num_key_value_heads", 1},
                    {"head_dim", 32},
                    {"intermediate_size", 96},
                    {"vocab_size", 600}});
+    if (config.contains("start_layer")) config["start_layer"] = 1;
     terse::write_synthetic_model(path, config.dump(), {});
-    counted[deep] = allocations_of_second_pass(path, 1);
+    for (const int threads : {1, 2}) {
+      CAPTURE(threads);
+      CHECK(allocations_of_second_pass(path, threads, model.options) == 0);
+    }
   }
-  CHECK(counted[0] == counted[1]);
 }
 
 }  // namespace

@@ -153,7 +153,9 @@ TEST_CASE("rows of a query share their opening in a packed batch") {
   const std::vector<Input> inputs = {layout.row("ab", "01"), layout.row("cd", "2"),
                                      layout.row("ab", "3")};
   const std::vector<const Input*> rows = {&inputs[0], &inputs[1], &inputs[2]};
-  const terse::PackedRows shared = terse::pack_rows(rows, true);
+  terse::RowPacker packer;
+  terse::PackedRows shared, whole;
+  packer.pack(rows, true, &shared);
   CHECK(shared.batch.prefix == std::vector<std::int32_t>{-1, 0, -1, 0});
   CHECK(shared.batch.cu_seqlens == std::vector<std::int32_t>{0, 4, 11, 21, 27});
   CHECK(shared.batch.shareable == std::vector<std::int32_t>{0, 0, 4, 0});
@@ -163,7 +165,7 @@ TEST_CASE("rows of a query share their opening in a packed batch") {
   CHECK(shared.segments[1].query == 0);
   CHECK(shared.segments[1].prompt == 5);
 
-  const terse::PackedRows whole = terse::pack_rows(rows, false);
+  packer.pack(rows, false, &whole);
   CHECK(whole.batch.prefix == std::vector<std::int32_t>{-1, -1, -1});
   CHECK(whole.batch.shareable == std::vector<std::int32_t>{4, 4, 4});
   CHECK(whole.batch.cu_seqlens == std::vector<std::int32_t>{0, 11, 21, 31});

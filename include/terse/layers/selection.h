@@ -24,43 +24,39 @@ inline void select_first(const Batch& batch, RowSelection* selection) {
 
 // The last `count` rows (all, if it has fewer) of every sequence that no other sequence names as
 // its prefix.
-inline RowSelection select_tail(const Batch& batch, std::int32_t count) {
-  std::vector<char> is_prefix(static_cast<std::size_t>(batch.size()), 0);
+inline void select_tail(const Batch& batch, std::int32_t count, RowSelection* selection) {
+  // At first 1 behind a sequence that is a prefix: each is overwritten after it has been read.
+  std::vector<std::int32_t>& cu_rows = selection->cu_rows;
+  cu_rows.assign(batch.cu_seqlens.size(), 0);
   for (const std::int32_t prefix : batch.prefix) {
-    if (prefix >= 0) is_prefix[static_cast<std::size_t>(prefix)] = 1;
+    if (prefix >= 0) cu_rows[static_cast<std::size_t>(prefix) + 1] = 1;
   }
-  RowSelection selection;
-  selection.cu_rows.push_back(0);
-  for (std::size_t s = 0; s < is_prefix.size(); ++s) {
+  selection->rows.clear();
+  for (std::size_t s = 0; s + 1 < cu_rows.size(); ++s) {
     const std::int32_t end = batch.cu_seqlens[s + 1];
     const std::int32_t length = end - batch.cu_seqlens[s];
-    const std::int32_t kept = is_prefix[s] == 0 ? std::min(length, count) : 0;
-    for (std::int32_t row = end - kept; row < end; ++row) selection.rows.push_back(row);
-    selection.cu_rows.push_back(static_cast<std::int32_t>(selection.rows.size()));
+    const std::int32_t kept = cu_rows[s + 1] == 0 ? std::min(length, count) : 0;
+    for (std::int32_t row = end - kept; row < end; ++row) selection->rows.push_back(row);
+    cu_rows[s + 1] = static_cast<std::int32_t>(selection->rows.size());
   }
-  return selection;
 }
 
-inline RowSelection select_last(const Batch& batch) { return select_tail(batch, 1); }
+inline void select_last(const Batch& batch, RowSelection* selection) {
+  select_tail(batch, 1, selection);
+}
 
 // Spans that make mean_rows copy exactly the selected rows.
 inline void fill_spans(const RowSelection& selection, std::vector<RowSpan>* spans) {
   spans->clear();
   for (const std::int32_t row : selection.rows) spans->push_back({row, row + 1});
 }
-inline std::vector<RowSpan> spans_of(const RowSelection& selection) {
-  std::vector<RowSpan> spans;
-  fill_spans(selection, &spans);
-  return spans;
-}
 
 // One span a sequence: mean_rows then pools whole sequences.
-inline std::vector<RowSpan> sequence_spans(const Batch& batch) {
-  std::vector<RowSpan> spans;
+inline void fill_sequence_spans(const Batch& batch, std::vector<RowSpan>* spans) {
+  spans->clear();
   for (std::size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
-    spans.push_back({batch.cu_seqlens[s], batch.cu_seqlens[s + 1]});
+    spans->push_back({batch.cu_seqlens[s], batch.cu_seqlens[s + 1]});
   }
-  return spans;
 }
 
 }  // namespace terse

@@ -26,12 +26,15 @@ struct Compression {
 // Every sequence keeps its first segments.query and last segments.prompt rows; of the p between,
 // row j of the ceil(p / ratio) new ones is the mean of rows j * ratio .. min((j + 1) * ratio, p) -
 // 1: a last run of fewer rows is divided by its own number. Positions are renumbered without gaps.
-inline Compression compress(const Batch& batch, std::span<const Segments> segments,
-                            std::int32_t ratio) {
-  Compression out;
-  out.batch.prefix = batch.prefix;
-  out.batch.shareable = batch.shareable;
-  out.batch.cu_seqlens.push_back(0);
+// What memory `out` has is used.
+inline void compress(const Batch& batch, std::span<const Segments> segments, std::int32_t ratio,
+                     Compression* out) {
+  std::vector<RowSpan>& spans = out->spans;
+  Batch& shorter = out->batch;
+  spans.clear();
+  shorter.clear();
+  shorter.prefix = batch.prefix;
+  shorter.shareable = batch.shareable;
   for (std::size_t s = 0; s < segments.size(); ++s) {
     const std::int32_t begin = batch.cu_seqlens[s];
     const std::int32_t end = batch.cu_seqlens[s + 1];
@@ -40,14 +43,13 @@ inline Compression compress(const Batch& batch, std::span<const Segments> segmen
     for (std::int32_t row = begin; row < end;) {
       const bool in_passage = row >= passage_begin && row < passage_end;
       const std::int32_t next = in_passage ? std::min(row + ratio, passage_end) : row + 1;
-      const auto made = static_cast<std::int32_t>(out.spans.size()) - out.batch.cu_seqlens.back();
-      out.batch.positions.push_back(batch.positions[static_cast<std::size_t>(begin)] + made);
-      out.spans.push_back({row, next});
+      const auto made = static_cast<std::int32_t>(spans.size()) - shorter.cu_seqlens.back();
+      shorter.positions.push_back(batch.positions[static_cast<std::size_t>(begin)] + made);
+      spans.push_back({row, next});
       row = next;
     }
-    out.batch.cu_seqlens.push_back(static_cast<std::int32_t>(out.spans.size()));
+    shorter.cu_seqlens.push_back(static_cast<std::int32_t>(spans.size()));
   }
-  return out;
 }
 
 }  // namespace terse

@@ -59,7 +59,7 @@ class BertEmbedder : public EmbedModel {
         options.sparse || options.colbert || pooling == Pooling::mean || tracer != nullptr;
     RowSelection& pooled = context.selection;
     if (pooling == Pooling::last) {
-      pooled = select_last(batch);
+      select_last(batch, &pooled);
     } else {
       select_first(batch, &pooled);
     }
@@ -68,10 +68,12 @@ class BertEmbedder : public EmbedModel {
       Residual one_row_each = x.rows;
       if (all_rows) {
         one_row_each = x.spare;
-        context.backend->mean_rows(
-            context, x.rows,
-            view(pooling == Pooling::mean ? sequence_spans(batch) : spans_of(pooled)),
-            one_row_each);
+        if (pooling == Pooling::mean) {
+          fill_sequence_spans(batch, &context.spans);
+        } else {
+          fill_spans(pooled, &context.spans);
+        }
+        context.backend->mean_rows(context, x.rows, view(context.spans), one_row_each);
       }
       dense(context, one_row_each, options, out);
     }

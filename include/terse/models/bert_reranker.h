@@ -59,7 +59,8 @@ class BertReranker : public RerankModel {
     Residual scored = x.rows;  // (batch, hidden_size)
     if (tracer != nullptr) {
       scored = x.spare;
-      context.backend->mean_rows(context, x.rows, view(spans_of(first)), scored);
+      fill_spans(first, &context.spans);
+      context.backend->mean_rows(context, x.rows, view(context.spans), scored);
     }
     const HeadSpec head{.dense = &dense_, .dense_activation = Activation::tanh, .out = &out_};
     context.backend->head(context, scored, head, scores);

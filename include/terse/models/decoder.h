@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -113,31 +115,44 @@ struct DecoderRequest {
   Tracer* tracer = nullptr;
 };
 
+// The lists of a decoder's passes, which keep their memory in a context.
+struct DecoderMemory : PassMemory {
+  RowPacker packer;
+  PackedRows rows;
+  Compression compression;
+
+  // The one of a context, made in its first pass.
+  static DecoderMemory& of(Context& context) {
+    auto* memory = dynamic_cast<DecoderMemory*>(context.memory.get());
+    if (memory == nullptr) {
+      const auto made = std::make_shared<DecoderMemory>();
+      context.memory = made;
+      memory = made.get();
+    }
+    return *memory;
+  }
+};
+
 // One forward pass on its way through the blocks: the batch as it is now and the activations, which
 // lie in the context's arena until the next pass.
 class DecoderPass {
  public:
-  // prefix: what the checkpoint's names of the trunk start with. Throws Error(limit) if a row is
-  // longer than rotary tables go.
-  DecoderPass(Context& context, const DecoderConfig& config, PackedRows rows,
-              const DecoderRequest& request, std::string prefix)
-      : context_(&context),
-        backend_(context.backend),
-        batch_(std::move(rows.batch)),
-        segments_(std::move(rows.segments)),
-        request_(request),
-        num_layers_(config.num_hidden_layers),
-        prefix_(std::move(prefix)),
-        selection_(select_tail(batch_, request.scored_rows)) {
-    check(batch_.max_position() < ConfigLimits::kPositions, ErrorClass::limit, "a row of ",
-          batch_.max_position() + 1, " tokens, at most ", ConfigLimits::kPositions);
-    context.arena.measure();
-    take(config);
-    context.arena.reserve();
-    take(config);
-  }
+  // A pass over inputs; what they have in common at their start is computed once if the request
+  // asks for that. prefix: what the checkpoint's names of the trunk start with. Throws Error(limit)
+  // if a row is longer than rotary tables go.
+  DecoderPass(Context& context, const DecoderConfig& config, std::span<const Input* const> inputs,
+              const DecoderRequest& request, std::string_view prefix)
+      : DecoderPass(context, config, request, prefix, [&](DecoderMemory& memory) {
+          memory.packer.pack(inputs, request.savings.share_prefix, &memory.rows);
+        }) {}
 
-  const Batch& batch() const { return batch_; }
+  // One that goes on with the rows of a paused pass. Throws as above.
+  DecoderPass(Context& context, const DecoderConfig& config, const PausedPass& paused,
+              const DecoderRequest& request, std::string_view prefix)
+      : DecoderPass(context, config, request, prefix,
+                    [&](DecoderMemory& memory) { memory.rows = paused.rows(); }) {}
+
+  const Batch& batch() const { return memory_->rows.batch; }
   const DecoderRequest& request() const { return request_; }
   Tracer* tracer() const { return request_.tracer; }
 
@@ -145,8 +160,8 @@ class DecoderPass {
   void embed(const Table& embed_tokens, double scale, const Norm& norm) {
     const EmbedSpec spec{.word = &embed_tokens, .scale = scale};
     operand_.dtype = dtype_of(0);
-    context_->rows += static_cast<std::uint64_t>(batch_.total_tokens());
-    backend_->embed(*context_, batch_, spec, x_, &norm, &operand_);
+    context_->rows += static_cast<std::uint64_t>(batch().total_tokens());
+    backend_->embed(*context_, batch(), spec, x_, &norm, &operand_);
     trace("embed_tokens", "", x_);
   }
 
@@ -158,7 +173,7 @@ class DecoderPass {
   }
 
   // Keeps in `paused` what restore() needs. Not after the last exit: rows are missing there.
-  void pause(PausedPass& paused) { paused.pause(*context_, {batch_, segments_}, x_); }
+  void pause(PausedPass& paused) { paused.pause(*context_, memory_->rows, x_); }
 
   void begin_layer(std::int64_t layer, bool last) {
     name_ = "layers." + std::to_string(layer);
@@ -172,15 +187,15 @@ class DecoderPass {
               const RotaryTable& rotary) {
     const bool narrow = last_ && request_.savings.last_row_only && request_.tracer == nullptr &&
                         request_.scored_rows != kAllRows;
-    const RowSelection* selection = narrow ? &selection_ : nullptr;
+    const RowSelection* selection = narrow ? &context_->selection : nullptr;
     const ProjectSpec project{query_scale, &rotary, selection};
-    backend_->project_qkv(*context_, batch_, operand_, layer.qkv, project, inputs_);
-    if (narrow) keep(view(scored_rows()));
-    backend_->attention(*context_, batch_, inputs_, rule, selection, attended_);
+    backend_->project_qkv(*context_, batch(), operand_, layer.qkv, project, inputs_);
+    if (narrow) keep(scored_spans());
+    backend_->attention(*context_, batch(), inputs_, rule, selection, attended_);
     if (tracer() == nullptr) return;
-    tracer()->operand(*context_, prefix_ + name_ + ".self_attn", attended_);
-    trace_product(*context_, *tracer(), prefix_ + name_ + ".self_attn.o_proj", attended_,
-                  layer.o_proj, product_);
+    tracer()->operand(*context_, full_name(".self_attn"), attended_);
+    trace_product(*context_, *tracer(), full_name(".self_attn.o_proj"), attended_, layer.o_proj,
+                  product_);
   }
 
   // x += factor * W attended, as spec says; operand = spec.next_norm(x).
@@ -196,7 +211,7 @@ class DecoderPass {
     gated_.dtype = layer.down_proj.compute;
     backend_->linear_gated(*context_, operand_, layer.gate_up, activation, gated_);
     if (tracer() != nullptr) {
-      tracer()->operand(*context_, prefix_ + name_ + ".mlp.gated", gated_);
+      tracer()->operand(*context_, full_name(".mlp.gated"), gated_);
     }
     operand_.dtype = dtype_of(layer_ + 1);
     backend_->linear_add(*context_, gated_, layer.down_proj, spec, x_,
@@ -206,12 +221,13 @@ class DecoderPass {
 
   // Averages runs of passage rows; operand = norm(x).
   void compress(std::int64_t layer, std::int64_t ratio, const Norm& norm) {
-    Compression compression =
-        terse::compress(batch_, view(segments_), static_cast<std::int32_t>(ratio));
+    Compression& compression = memory_->compression;
+    terse::compress(batch(), view(memory_->rows.segments), static_cast<std::int32_t>(ratio),
+                    &compression);
     keep(view(compression.spans));
-    batch_ = std::move(compression.batch);
-    selection_ = select_tail(batch_, request_.scored_rows);
-    inputs_.query_rows = inputs_.key_rows = batch_.total_tokens();
+    std::swap(memory_->rows.batch, compression.batch);
+    select_tail(batch(), request_.scored_rows, &context_->selection);
+    inputs_.query_rows = inputs_.key_rows = batch().total_tokens();
     operand_.dtype = dtype_of(layer);
     backend_->norm(*context_, x_, &norm, operand_);
     trace("layers." + std::to_string(layer), ".compressed", x_);
@@ -219,10 +235,11 @@ class DecoderPass {
 
   // The rows that are scored, in the state after the blocks run so far, in order of the inputs.
   Residual scored() {
-    if (x_.rows == static_cast<std::int64_t>(selection_.rows.size())) return x_;
+    const auto scored_rows = static_cast<std::int64_t>(context_->selection.rows.size());
+    if (x_.rows == scored_rows) return x_;
     Residual rows = spare_;
-    rows.rows = static_cast<std::int64_t>(selection_.rows.size());
-    backend_->mean_rows(*context_, x_, view(scored_rows()), rows);
+    rows.rows = scored_rows;
+    backend_->mean_rows(*context_, x_, scored_spans(), rows);
     return rows;
   }
 
@@ -231,24 +248,44 @@ class DecoderPass {
     if (tracer() == nullptr) return;
     operand_.dtype = backend_->sensitive;
     backend_->norm(*context_, x_, &norm, operand_);
-    tracer()->operand(*context_, prefix_ + "norm", operand_);
+    tracer()->operand(*context_, std::string(prefix_) + "norm", operand_);
   }
 
  private:
+  // fill_rows(memory): packs the rows that the pass begins with.
+  template <class FillRows>
+  DecoderPass(Context& context, const DecoderConfig& config, const DecoderRequest& request,
+              std::string_view prefix, const FillRows& fill_rows)
+      : context_(&context),
+        backend_(context.backend),
+        memory_(&DecoderMemory::of(context)),
+        request_(request),
+        num_layers_(config.num_hidden_layers),
+        prefix_(prefix) {
+    fill_rows(*memory_);
+    select_tail(batch(), request.scored_rows, &context.selection);
+    check(batch().max_position() < ConfigLimits::kPositions, ErrorClass::limit, "a row of ",
+          batch().max_position() + 1, " tokens, at most ", ConfigLimits::kPositions);
+    context.arena.measure();
+    take(config);
+    context.arena.reserve();
+    take(config);
+  }
+
   // For the batch as it is at first: compression only ever makes its sequences shorter.
   void take(const DecoderConfig& config) {
-    const std::int64_t rows = batch_.total_tokens();
+    const std::int64_t rows = batch().total_tokens();
     const bool compresses = !request_.options->compress_layers.empty();
     // Where all rows are scored they are read where they are.
     const auto scored = request_.scored_rows == kAllRows
                             ? std::int64_t{0}
-                            : static_cast<std::int64_t>(selection_.rows.size());
+                            : static_cast<std::int64_t>(context_->selection.rows.size());
     x_ = make_residual(*context_, rows, config.hidden_size);
     spare_ = make_residual(*context_, compresses ? rows : scored, config.hidden_size);
     operand_ = make_operand(*context_, rows, config.hidden_size);
     if (tracer() != nullptr) product_ = make_residual(*context_, rows, config.hidden_size);
     const std::size_t shared = context_->arena.used();
-    inputs_ = make_attention_inputs(*context_, batch_, config.shape());
+    inputs_ = make_attention_inputs(*context_, batch(), config.shape());
     attended_ = make_operand(*context_, rows, config.num_attention_heads * config.head_dim);
     context_->arena.rewind(shared);
     gated_ = make_operand(*context_, rows, config.intermediate_size);
@@ -256,7 +293,10 @@ class DecoderPass {
 
   DType dtype_of(std::int64_t layer) const { return layer_dtype(*backend_, layer, num_layers_); }
 
-  std::vector<RowSpan> scored_rows() const { return spans_of(selection_); }
+  std::span<const RowSpan> scored_spans() const {
+    fill_spans(context_->selection, &context_->spans);
+    return view(context_->spans);
+  }
 
   // x becomes the means of the spans of its rows; every buffer then holds that many.
   void keep(std::span<const RowSpan> spans) {
@@ -267,24 +307,27 @@ class DecoderPass {
     operand_.rows = attended_.rows = gated_.rows = rows;
   }
 
+  // Of something in the layer under way.
+  std::string full_name(std::string_view suffix) const {
+    return std::string(prefix_).append(name_).append(suffix);
+  }
+
   // A pass that is not traced builds no names.
   void trace(std::string_view name, std::string_view suffix, const Residual& residual) {
     if (tracer() == nullptr) return;
-    std::string full = prefix_;
+    std::string full(prefix_);
     full.append(name).append(suffix);
     tracer()->residual(*context_, full, residual);
   }
 
   Context* context_;
   const Backend* backend_;
-  Batch batch_;
-  std::vector<Segments> segments_;
+  DecoderMemory* memory_;  // the batch as it is now; the rows scored are in the context
   DecoderRequest request_;
   std::int64_t num_layers_;  // of the model, run or not
-  std::string prefix_;       // of the trunk's names: "model." or empty
-  RowSelection selection_;
-  std::int64_t layer_ = 0;  // under way
-  std::string name_;        // of it
+  std::string_view prefix_;  // of the trunk's names: "model." or empty
+  std::int64_t layer_ = 0;   // under way
+  std::string name_;         // of it
   bool last_ = false;
   Residual x_;              // (rows, hidden_size): the residual stream
   Residual spare_;          // (rows or scored rows, hidden_size): where rows are averaged to

@@ -69,7 +69,7 @@ class Gemma {
   template <class AtExit>
   void forward(Context& context, std::span<const Input* const> inputs, const RunOptions& options,
                Tracer* tracer, AtExit&& at_exit) const {
-    DecoderPass pass(context, config_, pack_rows(inputs, savings_.share_prefix),
+    DecoderPass pass(context, config_, inputs,
                      {.options = &options, .savings = savings_, .tracer = tracer}, prefix_);
     const RotaryTable rotary = rotary_.covering(pass.batch().max_position() + 1);
     const Activation activation = activation_of(options.gelu);

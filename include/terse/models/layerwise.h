@@ -187,7 +187,8 @@ class ExitHeads {
 // of scores, (rows, exits).
 inline void score_exit(Context& context, const Residual& rows, const HeadSpec& head,
                        std::size_t exit, std::size_t exits, std::span<double> scores) {
-  std::vector<double> column(static_cast<std::size_t>(rows.rows));
+  std::vector<double>& column = context.scores;
+  column.resize(static_cast<std::size_t>(rows.rows));
   context.backend->head(context, rows, head, writable(column));
   for (std::size_t row = 0; row < column.size(); ++row) scores[row * exits + exit] = column[row];
 }

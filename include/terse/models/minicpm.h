@@ -80,7 +80,7 @@ class MiniCpm {
   template <class AtExit>
   void forward(Context& context, std::span<const Input* const> inputs, const RunOptions& options,
                Tracer* tracer, AtExit&& at_exit) const {
-    DecoderPass pass(context, config_, pack_rows(inputs, savings_.share_prefix),
+    DecoderPass pass(context, config_, inputs,
                      {.options = &options, .savings = savings_, .tracer = tracer}, prefix_);
     pass.embed(embed_tokens_, config_.scale_emb, layers_[0].input_layernorm);
     run(pass, {0, options.exits.back(), 0}, at_exit);
@@ -91,8 +91,7 @@ class MiniCpm {
   template <class AtExit>
   void resume(Context& context, PausedPass& paused, const RunOptions& options,
               AtExit&& at_exit) const {
-    DecoderPass pass(context, config_, paused.rows(), {.options = &options, .savings = savings_},
-                     prefix_);
+    DecoderPass pass(context, config_, paused, {.options = &options, .savings = savings_}, prefix_);
     const LayerRange range = paused.next(options);
     if (paused.has_begun()) {
       pass.restore(paused, range.begin, layers_[range.begin].input_layernorm);

@@ -71,8 +71,7 @@ class Mistral {
   template <class AtExit>
   void forward(Context& context, std::span<const Input* const> inputs, const RunOptions& options,
                std::int32_t scored_rows, Tracer* tracer, AtExit&& at_exit) const {
-    DecoderPass pass(context, config_, pack_rows(inputs, savings_.share_prefix),
-                     {&options, scored_rows, savings_, tracer}, prefix_);
+    DecoderPass pass(context, config_, inputs, {&options, scored_rows, savings_, tracer}, prefix_);
     pass.embed(embed_tokens_, 1, layers_[0].input_layernorm);
     run(pass, {0, options.exits.back(), 0}, at_exit);
     pass.trace_norm(norm_);
@@ -82,8 +81,7 @@ class Mistral {
   template <class AtExit>
   void resume(Context& context, PausedPass& paused, const RunOptions& options,
               AtExit&& at_exit) const {
-    DecoderPass pass(context, config_, paused.rows(), {.options = &options, .savings = savings_},
-                     prefix_);
+    DecoderPass pass(context, config_, paused, {.options = &options, .savings = savings_}, prefix_);
     const LayerRange range = paused.next(options);
     if (paused.has_begun()) {
       pass.restore(paused, range.begin, layers_[range.begin].input_layernorm);

@@ -28,7 +28,9 @@ struct LayerRange {
 class PausedPass {
  public:
   // A pass over inputs that has not begun. share: openings that inputs have in common run once.
-  PausedPass(std::span<const Input* const> inputs, bool share) : rows_(pack_rows(inputs, share)) {}
+  PausedPass(std::span<const Input* const> inputs, bool share) {
+    RowPacker().pack(inputs, share, &rows_);
+  }
 
   const PackedRows& rows() const { return rows_; }
   bool has_begun() const { return num_read_ > 0; }

@@ -195,6 +195,11 @@ struct HeadSpec {
 
 // Everything one forward pass needs beside weights: its backend, its memory, its share of the
 // cores. Used by one forward pass at a time.
+// What a model keeps from pass to pass in a Context, beyond the lists there.
+struct PassMemory {
+  virtual ~PassMemory() = default;
+};
+
 struct Context {
   const Backend* backend = nullptr;
   int threads = 1;  // workers that share each op
@@ -204,6 +209,8 @@ struct Context {
   Batch batch;
   RowSelection selection;
   std::vector<RowSpan> spans;
+  std::vector<double> scores;
+  std::shared_ptr<PassMemory> memory = nullptr;
   std::uint64_t rows = 0;  // of batches embedded so far
   // Rows that activations have room for whatever a batch has, so that the arena is made once; 0: as
   // many as the batch has.

@@ -26,12 +26,6 @@ __device__ __forceinline__ void each_unit(unsigned count, F&& f) {
   }
 }
 
-template <class T, int N>
-__device__ __forceinline__ void to_floats(const Pack<T, N>& pack, float (&to)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) to[i] = to_float(pack.element[i]);
-}
-
 // See ActivateStep. columns is a multiple of N.
 template <class T, int N>
 __global__ void __launch_bounds__(kElementThreads) activation_kernel(const ActivateStep step) {

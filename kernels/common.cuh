@@ -21,11 +21,15 @@ struct alignas(sizeof(T) * static_cast<unsigned>(N)) Pack {
   T element[N];
 };
 
-template <int N, class T>
-__device__ __forceinline__ void load_floats(const T* from, float (&to)[N]) {
-  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+template <class T, int N>
+__device__ __forceinline__ void to_floats(const Pack<T, N>& pack, float (&to)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) to[i] = to_float(pack.element[i]);
+}
+
+template <int N, class T>
+__device__ __forceinline__ void load_floats(const T* from, float (&to)[N]) {
+  to_floats(*reinterpret_cast<const Pack<T, N>*>(from), to);
 }
 
 template <int N, class T>

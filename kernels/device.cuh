@@ -218,10 +218,9 @@ __device__ __forceinline__ float rsqrt_approx(float x) {
   return out;
 }
 
-// The library's exp, tanh and erf, within 2 ulp.
+// The library's exp and tanh, within 2 ulp.
 __device__ __forceinline__ float exp_f32(float x) { return expf(x); }
 __device__ __forceinline__ float tanh_f32(float x) { return tanhf(x); }
-__device__ __forceinline__ float erf_f32(float x) { return erff(x); }
 
 }  // namespace terse::cuda
 

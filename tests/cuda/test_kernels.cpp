@@ -282,8 +282,8 @@ TEST_CASE("a product ends inside cuBLAS or with one kernel, to the same result")
   for (const bool epilogues : variants<bool>({true, false})) {
     options.blas_epilogues = epilogues;
     const emu::ScopedOptions scoped(options);
-    for (const Activation activation :
-         variants<Activation>({Activation::none, Activation::gelu_tanh, Activation::gelu_erf})) {
+    for (const Activation activation : variants<Activation>(
+             {Activation::none, Activation::gelu_tanh, Activation::gelu_erf, Activation::relu})) {
       for (const bool biased : variants<bool>({false, true})) {
         CAPTURE(epilogues);
         CAPTURE(static_cast<int>(activation));

@@ -130,6 +130,5 @@ inline float rcp_approx(float x) { return emu::approximate(1.0f / x); }
 inline float rsqrt_approx(float x) { return emu::approximate(1.0f / std::sqrt(x)); }
 inline float exp_f32(float x) { return emu::approximate(std::exp(x)); }
 inline float tanh_f32(float x) { return emu::approximate(std::tanh(x)); }
-inline float erf_f32(float x) { return emu::approximate(std::erf(x)); }
 
 }  // namespace terse::cuda

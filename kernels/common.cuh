@@ -29,7 +29,9 @@ __device__ __forceinline__ void to_floats(const Pack<T, N>& pack, float (&to)[N]
 
 template <int N, class T>
 __device__ __forceinline__ void load_floats(const T* from, float (&to)[N]) {
-  to_floats(*reinterpret_cast<const Pack<T, N>*>(from), to);
+  // A copy, or each element would be a load of its own.
+  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+  to_floats(pack, to);
 }
 
 template <int N, class T>

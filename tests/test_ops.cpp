@@ -3,6 +3,11 @@
 #include <doctest/doctest.h>
 
 #include <cfenv>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
 
 #include "ops_support.h"
 
@@ -24,6 +29,7 @@ void compare(const Backend& backend, double terms, double roundings, const Call&
   check_close(backend, call(runner), want, terms, roundings, inner_roundings);
 }
 
+// Sequences of the given lengths, with ids below 23 and both token types.
 Batch make_batch(const std::vector<std::int32_t>& lengths) {
   Batch batch;
   batch.cu_seqlens = {0};
@@ -38,63 +44,7 @@ Batch make_batch(const std::vector<std::int32_t>& lengths) {
   return batch;
 }
 
-// What an attention test varies.
-struct AttentionCase {
-  AttentionShape shape;
-  AttentionRule rule;
-  std::vector<std::int32_t> lengths;
-  std::vector<std::int32_t> prefix = {};
-  std::vector<std::int32_t> shareable = {};
-  bool select = false;
-  bool rotary = true;
-};
-
-RowSelection last_rows(const Batch& batch) {
-  RowSelection selection;
-  selection.cu_rows = {0};
-  for (std::int64_t s = 0; s < batch.size(); ++s) {
-    // Two rows of every second sequence, one of the others.
-    const std::int32_t end = batch.cu_seqlens[static_cast<std::size_t>(s + 1)];
-    if (s % 2 == 0 && batch.length(s) > 1) selection.rows.push_back(end - 2);
-    selection.rows.push_back(end - 1);
-    selection.cu_rows.push_back(static_cast<std::int32_t>(selection.rows.size()));
-  }
-  return selection;
-}
-
-// project_qkv and attention of a case; the operand's rows come from x.
-Values attend(Runner& runner, const AttentionCase& c, const Batch& batch, std::int64_t hidden,
-              const Values& x, const std::vector<LinearPart>& parts) {
-  const Backend& backend = *runner.context.backend;
-  const Linear qkv = runner.linear(LinearKind::qkv, parts);
-  const RotaryTable rotary = backend.prepare_rotary(10000, c.shape.head_dim, 1000);
-  const RowSelection selection = last_rows(batch);
-  ProjectSpec spec;
-  spec.query_scale = 1 / std::sqrt(static_cast<double>(c.shape.head_dim));
-  spec.rotary = c.rotary ? &rotary : nullptr;
-  spec.selection = c.select ? &selection : nullptr;
-  const AttentionInputs inputs = runner.attention_inputs(batch, c.shape);
-  const std::int64_t rows = batch.total_tokens();
-  backend.project_qkv(runner.context, batch, runner.operand(x, rows, hidden), qkv, spec, inputs);
-  const std::int64_t out_rows = c.select ? static_cast<std::int64_t>(selection.rows.size()) : rows;
-  const Operand out = runner.operand(out_rows, c.shape.heads * c.shape.head_dim, backend.sensitive);
-  backend.attention(runner.context, batch, inputs, c.rule, spec.selection, out);
-  return runner.read(out);
-}
-
-Batch batch_of(const AttentionCase& c) {
-  Batch batch = make_batch(c.lengths);
-  batch.prefix = c.prefix;
-  batch.shareable = c.shareable;
-  for (std::size_t s = 0; s < c.prefix.size(); ++s) {
-    if (c.prefix[s] < 0) continue;
-    for (std::int32_t row = batch.cu_seqlens[s]; row < batch.cu_seqlens[s + 1]; ++row) {
-      batch.positions[static_cast<std::size_t>(row)] += batch.length(c.prefix[s]);
-    }
-  }
-  return batch;
-}
-
+// Weights and biases of queries, keys and values.
 struct QkvWeights {
   std::vector<Stored> stored;
   std::vector<LinearPart> parts;
@@ -324,70 +274,6 @@ TEST_CASE("tables agree with each other on random shapes") {
   }
 }
 
-TEST_CASE("project_qkv and attention") {
-  const std::vector<AttentionCase> cases = {
-      {{2, 2, 64}, {}, {1}},
-      {{2, 2, 64}, {}, {300, 1, 17, 128, 129, 1}},
-      {{3, 3, 12}, {}, {5, 40, 33}, {}, {}, false, false},
-      {{4, 1, 16}, {true, 0, 0}, {50, 1, 131}},
-      {{4, 2, 32}, {true, 16, 50}, {70, 200, 3}},
-      {{4, 2, 32}, {false, 9, 0}, {70, 200, 3}},
-      {{8, 1, 256}, {true, 0, 0}, {20, 140}},
-      {{2, 1, 128}, {true, 40, 30}, {150, 31}},
-      {{4, 2, 32}, {true, 0, 0}, {37, 150, 9, 1}, {-1, 0, 0, 0}, {}},
-      {{4, 2, 32}, {true, 20, 0}, {37, 150, 9, 1}, {-1, 0, 0, 0}, {37, 0, 0, 0}, true},
-      {{4, 2, 32}, {true, 0, 50}, {187, 46, 38}, {}, {37, 37, 37}, true},
-      {{2, 2, 64}, {}, {300, 1, 17, 128, 129, 1}, {}, {}, true},
-      {{3, 3, 12}, {}, {5, 40, 33}, {}, {}, true},
-  };
-  for (const Backend* backend : all_backends()) {
-    for (const AttentionCase& c : cases) {
-      const std::int64_t hidden = 48;
-      CAPTURE(c.shape.head_dim);
-      CAPTURE(c.lengths.size());
-      Generator generator(*backend, 6);
-      const Batch batch = batch_of(c);
-      const QkvWeights weights(generator, c.shape, hidden, 1.0);
-      const Values x = generator(batch.total_tokens() * hidden);
-      // Rounded: queries and keys (which move every score), values, probabilities, the output.
-      const double scores_rounded = 8;
-      compare(*backend, 200, 3 + scores_rounded,
-              [&](Runner& runner) { return attend(runner, c, batch, hidden, x, weights.parts); });
-    }
-  }
-}
-
-TEST_CASE("a NaN in a query, key or value reaches the output of attention") {
-  const AttentionCase c = {{2, 2, 64}, {}, {5, 150}};
-  const Batch batch = batch_of(c);
-  const std::int64_t hidden = 48;
-  const std::int64_t width = c.shape.heads * c.shape.head_dim;
-  for (const Backend* backend : all_backends_and_int8()) {
-    CAPTURE(backend->name);
-    for (std::size_t part = 0; part < 3; ++part) {
-      CAPTURE(part);
-      Generator generator(*backend, 8);
-      QkvWeights weights(generator, c.shape, hidden, 1.0);
-      // The first bias of query, key or value: seen by every row in the first head, or for values
-      // in its first column, and nowhere else.
-      Values bias(static_cast<std::size_t>(width), 0.25);
-      bias[0] = std::numeric_limits<double>::quiet_NaN();
-      const Stored broken(bias, Shape{width});
-      weights.parts[part].bias = broken.view;
-      Runner runner(*backend);
-      const Values x = generator(batch.total_tokens() * hidden);
-      const Values out = attend(runner, c, batch, hidden, x, weights.parts);
-      std::size_t wrong = 0;
-      for (std::size_t i = 0; i < out.size(); ++i) {
-        const auto column = static_cast<std::int64_t>(i) % width;
-        const bool expected = part == 2 ? column == 0 : column < c.shape.head_dim;
-        wrong += std::isnan(out[i]) != expected;
-      }
-      CHECK(wrong == 0);
-    }
-  }
-}
-
 TEST_CASE("mean_rows sums in order and copies single rows") {
   for (const Backend* backend : all_backends()) {
     const std::int64_t width = 37;
@@ -594,3 +480,5 @@ TEST_CASE("a shared prefix changes no bit") {
     }
   }
 }
+
+#include "test_ops_attention.inl"

@@ -24,6 +24,7 @@
 #include "pair_lines.h"
 #include "terse/flops.h"
 #include "terse/models/model_files.h"
+#include "terse/ops/backends.h"
 #include "terse/ops/probe.h"
 #ifdef TERSE_WITH_CUDA
 #include "terse/ops/cuda_probe.h"
@@ -147,10 +148,9 @@ class BenchCommand {
     app.footer(
         "Every pass stands between two probes of the machine's peak; shares are of the better of\n"
         "the two. Useful operations are those of real tokens, the last layer's for scored rows\n"
-        "alone. A pass whose probes differ by more than 5 % was disturbed: see \"clean\". On a "
-        "busy\n"
-        "machine look at share_of_processor_time, the best pass by the time the cores spent on "
-        "it.");
+        "alone, without the keys and values that those do without. A pass whose probes differ by\n"
+        "more than 5 % was disturbed: see \"clean\". On a busy machine look at\n"
+        "share_of_processor_time, the best pass by the time the cores spent on it.");
   }
 
   int run() {
@@ -227,9 +227,14 @@ class BenchCommand {
     const terse::ModelShape shape =
         terse::read_model_shape(terse::ModelFiles::open(model_.path).config("config.json"));
     constexpr terse::Savings kPruned = {.last_row_only = true, .share_prefix = false};
+    const terse::ModelInfo& info = subject.info();
+    const bool absorbs = info.device == terse::Device::cpu &&
+                         terse::attends_selected(terse::choose_backend(info.isa, info.dtype),
+                                                 terse::attention_shape(shape));
     double operations = 0;
     for (const terse::Pair& pair : pairs) {
-      const auto cost = terse::pass_cost(shape, subject.request(pair, shape, options_), kPruned);
+      const auto cost =
+          terse::pass_cost(shape, subject.request(pair, shape, options_), kPruned, absorbs);
       operations += static_cast<double>(shape.causal ? cost.causal_flops() : cost.dense_flops());
     }
     return operations;

@@ -5,6 +5,7 @@
 // One block of rows S, with W the parameters of its linear layers and q = heads * head_dim:
 //   dense    2 W S + 4 S^2 q           every row against every row
 //   causal   2 W S + 2 S (S + 1) q     every row against itself and those before it
+//   absorbed 2 W + 4 S heads width     one row against all, without their keys and values
 // Sliding windows are not taken into account: they matter past sliding_window tokens only.
 #pragma once
 
@@ -103,6 +104,20 @@ struct BlockWeights {
 
 namespace detail {
 
+// Adds the last block of an encoder for the one row that is scored, by Backend::attend_selected.
+inline void add_absorbed_block(const ModelShape& shape, std::uint64_t rows, PassCost* cost) {
+  const BlockWeights weights(shape);
+  const std::uint64_t pair = mul_sizes(4 * static_cast<std::uint64_t>(shape.num_attention_heads),
+                                       static_cast<std::uint64_t>(shape.hidden_size), "operations");
+  const std::uint64_t attention = mul_sizes(pair, rows, "operations");
+  cost->token_layers += 1;
+  cost->linear_flops =
+      add_sizes(cost->linear_flops, 2 * (weights.key_value + weights.other), "operations");
+  for (std::uint64_t* sum : {&cost->attention_flops_dense, &cost->attention_flops_causal}) {
+    *sum = add_sizes(*sum, attention, "operations");
+  }
+}
+
 // Adds one block: `rows` rows in the sequence, the first `done` of which have keys and values
 // already, `queries` of which go on after attention.
 inline void add_block(const ModelShape& shape, std::uint64_t rows, std::uint64_t done,
@@ -130,9 +145,10 @@ inline void add_block(const ModelShape& shape, std::uint64_t rows, std::uint64_t
 // The cost of one row. savings.last_row_only: the last executed block runs for one scored row, and
 // the others only get keys and values there (not so for mean pooling and multi-vector outputs).
 // savings.share_prefix: the cost of one more passage for a query whose own rows have been computed
-// for another one; causal models only. Throws Error(overflow) for absurd shapes.
+// for another one; causal models only. absorbs_keys: attends_selected() of the backend, which an
+// encoder's last block makes use of. Throws Error(overflow) for absurd shapes.
 inline PassCost pass_cost(const ModelShape& shape, const PassRequest& request,
-                          const Savings& savings = kNoSavings) {
+                          const Savings& savings = kNoSavings, bool absorbs_keys = false) {
   const RunOptions& run = request.run;
   const std::int64_t last = run.exits.back();
   std::int64_t passage = request.passage_tokens;
@@ -145,6 +161,10 @@ inline PassCost pass_cost(const ModelShape& shape, const PassRequest& request,
     const bool shared = savings.share_prefix && shape.causal && request.query_tokens < rows;
     const std::int64_t done = shared ? request.query_tokens : 0;
     const bool one_query = savings.last_row_only && layer + 1 == last;
+    if (one_query && absorbs_keys && !shape.causal) {
+      detail::add_absorbed_block(shape, static_cast<std::uint64_t>(rows), &cost);
+      continue;
+    }
     detail::add_block(shape, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(done),
                       one_query ? 1 : static_cast<std::uint64_t>(rows - done), &cost);
   }
@@ -190,6 +210,11 @@ struct MemoryPlan {
   }
 };
 
+// How the heads of all blocks lie.
+inline AttentionShape attention_shape(const ModelShape& shape) {
+  return {shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim};
+}
+
 // What a forward pass takes from its arena for num_sequences rows of the given length; compresses:
 // passages, at some layer.
 inline std::uint64_t activation_bytes(const Backend& backend, const ModelShape& shape,
@@ -206,8 +231,7 @@ inline std::uint64_t activation_bytes(const Backend& backend, const ModelShape& 
   const std::int64_t rows = batch.total_tokens();
   // A second residual holds the scored rows, or those that compression leaves.
   const std::int64_t spare_rows = compresses ? rows : num_sequences;
-  const AttentionShape attention{shape.num_attention_heads, shape.num_key_value_heads,
-                                 shape.head_dim};
+  const AttentionShape attention = attention_shape(shape);
   const auto sum_of = [](std::initializer_list<std::size_t> buffers) {
     std::uint64_t sum = 0;
     for (const std::size_t bytes : buffers) {

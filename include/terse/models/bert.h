@@ -208,15 +208,19 @@ class Bert {
                               selection};
     b.operand.dtype = layer.qkv.compute;
     b.intermediate.dtype = layer.output.compute;
-    backend_->project_qkv(context, batch, b.operand, layer.qkv, project, b.qkv);
+    if (selection != nullptr) b.attended.rows = static_cast<std::int64_t>(selection->rows.size());
+    if (selection != nullptr && attends_selected(*backend_, shape())) {
+      backend_->attend_selected(context, batch, b.operand, layer.qkv, project, b.qkv, b.attended);
+    } else {
+      backend_->project_qkv(context, batch, b.operand, layer.qkv, project, b.qkv);
+      backend_->attention(context, batch, b.qkv, AttentionRule{}, selection, b.attended);
+    }
     if (selection != nullptr) {
-      b.attended.rows = b.operand.rows = b.intermediate.rows =
-          static_cast<std::int64_t>(selection->rows.size());
+      b.operand.rows = b.intermediate.rows = b.attended.rows;
       fill_spans(*selection, &context.spans);
       backend_->mean_rows(context, b.residual, view(context.spans), b.selected);
       b.residual = b.selected;
     }
-    backend_->attention(context, batch, b.qkv, AttentionRule{}, selection, b.attended);
     if (tracer != nullptr) {
       tracer->operand(context, name + ".attention.self", b.attended);
       trace_product(context, *tracer, name + ".attention.output.dense", b.attended,

@@ -518,6 +518,7 @@ const Backend& int8_backend() {
   static const Backend int8 = [] {
     Backend table = avx512::pairs::Ops<Int8Products>::table("amx int8, bf16", Isa::amx, DType::i8);
     table.attention = attention<>;
+    table.attend_selected = avx512::pairs::backend().attend_selected;
     table.even_tokens = kEvenTokens;
     return table;
   }();

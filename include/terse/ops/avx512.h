@@ -317,7 +317,9 @@ struct Int8Products : FloatProducts {
 // clang-format off
 #include "terse/ops/vector/linear.inl"
 #include "terse/ops/vector/project.inl"
+#include "terse/ops/vector/softmax.inl"
 #include "terse/ops/vector/attention.inl"
+#include "terse/ops/vector/absorbed_attention.inl"
 #include "terse/ops/vector/table.inl"
 // clang-format on
 
@@ -368,7 +370,9 @@ inline Vector exp2_rounded(Vector x) {
 #include "terse/ops/vector/rows.inl"
 #include "terse/ops/vector/linear.inl"
 #include "terse/ops/vector/project.inl"
+#include "terse/ops/vector/softmax.inl"
 #include "terse/ops/vector/attention.inl"
+#include "terse/ops/vector/absorbed_attention.inl"
 #include "terse/ops/vector/table.inl"
 // clang-format on
 

@@ -273,6 +273,12 @@ struct Backend {
   // scale known, only when the last head is. A product in another type converts the rows it reads.
   void (*attention)(Context&, const Batch&, const AttentionInputs&, const AttentionRule&,
                     const RowSelection* selection, Operand out) = nullptr;
+  // project_qkv and attention in one, for the rows of spec.selection alone and where nothing
+  // rotates or hides a key: the rule is AttentionRule{}, no sequence has a prefix. `queries` is
+  // memory as for project_qkv, x and qkv are of the sensitive type. Null in a backend that has no
+  // shorter way than those two; see attends_selected().
+  void (*attend_selected)(Context&, const Batch&, const Operand& x, const Linear& qkv,
+                          const ProjectSpec& spec, AttentionInputs queries, Operand out) = nullptr;
   // x (rows, out_features) is read and written; out may be null.
   void (*linear_add)(Context&, const Operand& in, const Linear&, const AddSpec&, Residual x,
                      Operand* out) = nullptr;
@@ -317,6 +323,11 @@ void fill_ops(Backend& backend) {
   backend.clear_residual = Ops::clear_residual;
   backend.read_residual = Ops::read_residual;
   backend.read_operand = Ops::read_operand;
+}
+
+// Whether heads of that shape may be given to attend_selected: those that are whole panels.
+inline bool attends_selected(const Backend& backend, const AttentionShape& shape) {
+  return backend.attend_selected != nullptr && shape.head_dim % 16 == 0;
 }
 
 // Columns of what `head` writes for rows of the given width.

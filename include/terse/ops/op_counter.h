@@ -63,6 +63,17 @@ class OpCounter {
         of(context).counter->add_attention(batch, in.shape, rule.causal, selection);
         of(context).counted->attention(context, batch, in, rule, selection, out);
       };
+      if (backend.attend_selected != nullptr) {
+        attend_selected = [](Context& context, const Batch& batch, const Operand& x,
+                             const Linear& qkv, const ProjectSpec& spec, AttentionInputs queries,
+                             Operand out) {
+          // Both sides of a head's dot products are as wide as x.
+          const AttentionShape wide{queries.shape.heads, queries.shape.heads, x.width};
+          of(context).counter->add_linear(out.rows, x.width, qkv.out_features);
+          of(context).counter->add_attention(batch, wide, false, spec.selection);
+          of(context).counted->attend_selected(context, batch, x, qkv, spec, queries, out);
+        };
+      }
       linear_add = [](Context& context, const Operand& in, const Linear& linear,
                       const AddSpec& spec, Residual x, Operand* out) {
         of(context).counter->add_linear(in.rows, linear.in_features, linear.out_features);

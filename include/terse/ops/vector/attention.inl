@@ -7,10 +7,6 @@
 // Under grouped queries the heads that share a key head are lanes of one tile. Scratch memory does
 // not grow with the length.
 
-inline constexpr std::int64_t kTileQueries = 2 * kLanes;
-inline constexpr std::int64_t kKeyBlock = 128;  // even: pairs of bf16 never cross blocks
-inline constexpr float kLowest = -1e30f;        // stands for the maximum of nothing, finite
-
 template <class Products>
 class AttentionTile {
  public:
@@ -55,10 +51,7 @@ class AttentionTile {
     load_queries(lanes);
     find_seen_range(lanes);
     std::fill(output_, scores_, 0.0f);
-    for (int v = 0; v < 2; ++v) {
-      maximum_[v] = broadcast(kLowest * kLog2E);
-      sum_[v] = zero();
-    }
+    for (auto& softmax : softmax_) softmax = RunningSoftmax<Products>();
     const std::int32_t prefix = batch_.prefix_of(lanes.sequence);
     std::int64_t position = 0;
     if (prefix >= 0) {
@@ -176,17 +169,14 @@ class AttentionTile {
     multiply_rows<Products, true>(arguments, layout_.shape().head_dim, vectors_);
   }
 
-  // Turns a block of scores into exp(score - maximum) and brings sum and output to the new maximum.
-  // Exponents are kept times log2(e).
+  // Turns a block of scores into probabilities and brings the output to the new maximum.
   void add_block(std::int64_t v, std::int64_t count, bool masked, float first) {
     float* scores = scores_ + v * kLanes;
     if (rule_.softcap > 0) cap_scores(scores, count);
     if (masked) mask_scores(scores, v, count, first);
-    const Vector most = block_maximum(scores, count);
-    const Vector raised = maximum(most * broadcast(kLog2E), maximum_[v]);
-    const Vector factor = exp2(maximum_[v] - raised);
-    maximum_[v] = raised;
-    sum_[v] = multiply_add(sum_[v], factor, exponentiate(scores, v, count, raised));
+    const Vector factor = softmax_[v].add(
+        scores, count,
+        [&](std::int64_t key, Vector even, Vector odd) { keep(scores, v, key, even, odd); });
     if (all_equal(factor, broadcast(1.0f))) return;
     float* output = output_ + v * kLanes;
     for (std::int64_t i = 0; i < layout_.shape().head_dim; ++i) {
@@ -213,42 +203,7 @@ class AttentionTile {
     }
   }
 
-  static Vector block_maximum(const float* scores, std::int64_t count) {
-    Vector most[2] = {broadcast(kLowest), broadcast(kLowest)};
-    for (std::int64_t key = 0; key < count; ++key) {
-      most[key % 2] = maximum(load(scores + key * kTileQueries), most[key % 2]);
-    }
-    return maximum(most[0], most[1]);
-  }
-
-  // Returns the sum of what it leaves: f32 in place, or bf16 pairs of keys.
-  Vector exponentiate(float* scores, std::int64_t v, std::int64_t count, Vector raised) {
-    const Vector minus = zero() - raised;
-    const auto power = [&](std::int64_t key) {
-      return Products::probability(
-          multiply_add(load(scores + key * kTileQueries), broadcast(kLog2E), minus));
-    };
-    Vector sums[2] = {zero(), zero()};
-    std::int64_t key = 0;
-    for (; key + 2 <= count; key += 2) {
-      const Vector even = power(key);
-      const Vector odd = power(key + 1);
-      sums[0] = sums[0] + even;
-      sums[1] = sums[1] + odd;
-      keep(scores, v, key, even, odd);
-    }
-    if (key < count) {
-      const Vector even = power(key);
-      sums[0] = sums[0] + even;
-      if constexpr (kPerWord == 1) {
-        store(scores + key * kTileQueries, even);
-      } else {
-        keep(scores, v, key, even, zero());
-      }
-    }
-    return sums[0] + sums[1];
-  }
-
+  // Of two keys: f32 in place, or bf16 pairs.
   void keep(float* scores, std::int64_t v, std::int64_t key, Vector even, Vector odd) {
     if constexpr (kPerWord == 1) {
       store(scores + key * kTileQueries, even);
@@ -268,8 +223,7 @@ class AttentionTile {
   void write(const Lanes& lanes, Element* out, std::int64_t out_step) {
     const std::int64_t head_dim = layout_.shape().head_dim;
     for (std::int64_t v = 0; v < vectors_; ++v) {
-      const Vector inverse = select_less(zero(), sum_[v], broadcast(1.0f) / sum_[v],
-                                         sum_[v]);  // a zero or a NaN
+      const Vector inverse = softmax_[v].inverse();
       const std::int64_t count = std::min<std::int64_t>(kLanes, lanes.count - v * kLanes);
       each_group(head_dim, [&](std::int64_t d, std::int64_t n) {
         Vector values[kLanes];
@@ -308,8 +262,7 @@ class AttentionTile {
   float* output_;
   float* scores_;
   Word* pairs_;  // [parts_][kKeyBlock / 2][kTileQueries]
-  Vector maximum_[2];
-  Vector sum_[2];
+  RunningSoftmax<Products> softmax_[2];
   Vector first_seen_[2];
   Vector last_seen_[2];
   float lowest_first_ = 0;

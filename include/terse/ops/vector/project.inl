@@ -25,18 +25,10 @@ struct Projection {
   static void run(Context& context, const Batch& batch, const Operand& x, const Linear& qkv,
                   const ProjectSpec& spec, AttentionInputs out) {
     const ComputeScope scope;
-    const auto& weight = *static_cast<const PanelWeight*>(qkv.handle.get());
-    const auto* rotary = spec.rotary == nullptr
-                             ? nullptr
-                             : static_cast<const RotaryRows*>(spec.rotary->handle.get());
-    const Projection projection{batch,
-                                qkv,
-                                weight,
-                                rotary,
-                                static_cast<float>(spec.query_scale),
-                                Layout(batch, out.shape, out.data)};
-    const std::int64_t query_panels = out.shape.heads * out.shape.head_dim / kPanelColumns;
-    const std::int64_t group = group_panels(out.shape, weight, rotary);
+    const Projection projection = of(batch, qkv, spec, out);
+    const PanelWeight& weight = projection.weight;
+    const std::int64_t query_panels = projection.query_panels();
+    const std::int64_t group = group_panels(out.shape, weight, projection.rotary);
     ProductRange range{0, weight.panels(), group, nullptr, 0};
     if (spec.selection != nullptr && group < weight.panels() && query_panels % kUnitPanels == 0) {
       // Queries of the selected rows only, keys and values of all.
@@ -46,7 +38,33 @@ struct Projection {
     projection.multiply(context, x, range);
   }
 
+  // Queries of the selected rows and nothing else, where a head is whole panels.
+  static void run_queries(Context& context, const Batch& batch, const Operand& x, const Linear& qkv,
+                          const ProjectSpec& spec, AttentionInputs out) {
+    const ComputeScope scope;
+    const Projection projection = of(batch, qkv, spec, out);
+    const std::int64_t group = group_panels(out.shape, projection.weight, projection.rotary);
+    projection.multiply(context, x, {0, projection.query_panels(), group, spec.selection, 0});
+  }
+
  private:
+  static Projection of(const Batch& batch, const Linear& qkv, const ProjectSpec& spec,
+                       const AttentionInputs& out) {
+    const auto* rotary = spec.rotary == nullptr
+                             ? nullptr
+                             : static_cast<const RotaryRows*>(spec.rotary->handle.get());
+    return {batch,
+            qkv,
+            *static_cast<const PanelWeight*>(qkv.handle.get()),
+            rotary,
+            static_cast<float>(spec.query_scale),
+            Layout(batch, out.shape, out.data)};
+  }
+
+  std::int64_t query_panels() const {
+    return layout.shape().heads * layout.shape().head_dim / kPanelColumns;
+  }
+
   // The smallest group of whole panels and whole heads, or everything. Where rows are finished
   // behind the products of others, two panels, if nothing needs the other half of a head.
   static std::int64_t group_panels(const AttentionShape& shape, const PanelWeight& weight,
@@ -59,22 +77,30 @@ struct Projection {
   void multiply(Context& context, const Operand& x, const ProductRange& range) const {
     each_linear_block<Products>(context, x, qkv, range, [&](const ProductBlock& block) {
       const std::int64_t first = block.first_panel * kPanelColumns;
-      const std::int64_t columns =
-          std::min(block.last_panel * kPanelColumns, weight.columns()) - first;
-      const std::int64_t at = first % layout.shape().head_dim;
-      const bool one_head = rotary == nullptr && at + columns <= layout.shape().head_dim;
+      const std::int64_t end = std::min(block.last_panel * kPanelColumns, weight.columns());
+      const std::int64_t head = first / layout.shape().head_dim;
+      const bool one_head = (head + 1) * layout.shape().head_dim >= end;
+      const auto row_of = [&](std::int64_t i) {
+        return range.selection == nullptr
+                   ? block.row + i
+                   : range.selection->rows[static_cast<std::size_t>(block.row + i)];
+      };
+      if (rotary == nullptr && one_head && head < layout.shape().heads + layout.shape().kv_heads) {
+        return finish_part(block, row_of, head, first, end - first);
+      }
       // Rows rise, so that the sequence is searched for once and then followed.
-      std::int64_t sequence = -1;
-      for (std::int64_t i = 0; i < block.rows; ++i) {
-        const std::int64_t row =
-            range.selection == nullptr
-                ? block.row + i
-                : range.selection->rows[static_cast<std::size_t>(block.row + i)];
-        if (sequence < 0) sequence = sequence_of(row);
+      std::int64_t sequence = sequence_of(row_of(0));
+      for (std::int64_t i = 0; i < block.rows;) {
+        const std::int64_t row = row_of(i);
         while (batch.cu_seqlens[static_cast<std::size_t>(sequence + 1)] <= row) ++sequence;
         const KeyRows keys(batch, sequence);
         float* y = block.y + i * block.step;
-        one_head ? finish_part(row, keys, first, at, columns, y) : finish_row(row, keys, block, y);
+        if (rotary == nullptr && one_head) {
+          i += finish_values(block, i, row, keys, head, first, end - first);
+        } else {
+          finish_row(row, keys, block, y);
+          ++i;
+        }
       }
     });
   }
@@ -109,24 +135,55 @@ struct Projection {
     }
   }
 
-  // Columns of one head that is not rotated: elements [at, at + count) of it, in one pass.
-  void finish_part(std::int64_t row, const KeyRows& keys, std::int64_t first, std::int64_t at,
-                   std::int64_t count, float* y) const {
+  // Columns [first, first + count) of the product, which are of one head of queries or keys that is
+  // not rotated, in one pass.
+  template <class RowOf>
+  void finish_part(const ProductBlock& block, const RowOf& row_of, std::int64_t head,
+                   std::int64_t first, std::int64_t count) const {
     const AttentionShape& shape = layout.shape();
-    const std::int64_t head = first / shape.head_dim;
     const float* bias = weight.bias() + first;
-    const std::int64_t kv_head = head - shape.heads - shape.kv_heads;
-    if (kv_head >= 0) {
-      add_row(y, bias, count);
-      return write_value(y, at, count, row - keys.begin, kv_head, keys);
-    }
     const bool is_query = head < shape.heads;
     const Vector scale = broadcast(is_query ? query_scale : 1.0f);
-    Element* to = (is_query ? layout.query(row, head) : layout.key(row, head - shape.heads)) + at;
-    each_group(count, [&](std::int64_t i, std::int64_t n) {
-      store(to + i, (load(y + i, n) + load(bias + i, n)) * scale, n);
-    });
-    end_operand_row(to, count);
+    Element* to = is_query ? layout.query(0, head) : layout.key(0, head - shape.heads);
+    to += first % shape.head_dim;
+    for (std::int64_t i = 0; i < block.rows; ++i) {
+      const float* y = block.y + i * block.step;
+      Element* row = to + row_of(i) * layout.stride();
+      each_group(count, [&](std::int64_t k, std::int64_t n) {
+        store(row + k, (load(y + k, n) + load(bias + k, n)) * scale, n);
+      });
+      end_operand_row(row, count);
+    }
+  }
+
+  // The same of values, from row i of the block on, which is `row` of the batch and of `keys`: that
+  // row, or two that share words. Returns how many.
+  std::int64_t finish_values(const ProductBlock& block, std::int64_t i, std::int64_t row,
+                             const KeyRows& keys, std::int64_t head, std::int64_t first,
+                             std::int64_t count) const {
+    const AttentionShape& shape = layout.shape();
+    const std::int64_t kv_head = head - shape.heads - shape.kv_heads;
+    const std::int64_t at = first % shape.head_dim;
+    const std::int64_t index = row - keys.begin;
+    const std::int64_t slot = keys.value_slot(index);
+    const float* bias = weight.bias() + first;
+    float* y = block.y + i * block.step;
+    const bool even = slot % 2 == 0;
+    const bool alone = keys.ends_segment(index);
+    if (Layout::kPerWord == 1 || !even || (!alone && i + 1 == block.rows)) {
+      add_row(y, bias, count);
+      write_value(y, at, count, index, kv_head, keys);
+      return 1;
+    }
+    if constexpr (Layout::kPerWord == 2) {
+      auto* words = reinterpret_cast<Word*>(layout.value(slot, kv_head)) + at;
+      each_group(count, [&](std::int64_t k, std::int64_t n) {
+        const Vector b = load(bias + k, n);
+        const Vector second = alone ? zero() : load(y + block.step + k, n) + b;
+        store(reinterpret_cast<float*>(words) + k, pair_words(load(y + k, n) + b, second), n);
+      });
+    }
+    return alone ? 1 : 2;
   }
 
   // Elements of a head; an odd last one is followed by the zero that completes its word.

@@ -270,6 +270,7 @@ struct Ops {
     backend.norm = norm;
     backend.project_qkv = Projection<Products>::run;
     backend.attention = Attention<Products>::run;
+    backend.attend_selected = AbsorbedAttention<Products>::run;
     backend.linear_add = linear_add;
     backend.linear_activation = linear_activation;
     backend.linear_gated = linear_gated;

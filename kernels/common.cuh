@@ -135,17 +135,17 @@ __device__ __forceinline__ float gelu_erf(float x) {
   return x < 0 ? -product : x - product;
 }
 
-// The same within 2^-11, for results that are rounded to bf16: a shorter tail, also of the CPU's.
+// The same within 2^-11, for results that are rounded to bf16: log2 Phi(-t) is nearly a parabola.
+// Also of the CPU's.
 __device__ __forceinline__ float gelu_erf_rounded(float x) {
-  constexpr float kTail[] = {2.67271889e-06F,  -7.91124694e-05F, 1.00868987e-03F,
-                             -7.30703957e-03F, 3.36005352e-02F,  -1.04830176e-01F,
-                             2.34722391e-01F,  -3.95440459e-01F, 4.99852479e-01F};
+  constexpr float kExponent[] = {-2.0168451e-04F,  4.46760748e-03F, -4.28327397e-02F,
+                                 -4.72785681e-01F, -1.14439964F,    -1.00053179F};
   const float t = fminf(fabsf(x), 6.0F);
-  float tail = kTail[0];
+  float exponent = kExponent[0];
 #pragma unroll
-  for (int i = 1; i < 9; ++i) tail = tail * t + kTail[i];
+  for (int i = 1; i < 6; ++i) exponent = exponent * t + kExponent[i];
   // x < 0 rather than fmaxf(x, 0): a NaN stays one.
-  return (x < 0 ? 0.0F : x) - t * (exp2_approx(t * t * -0.72134752044448170F) * tail);
+  return (x < 0 ? 0.0F : x) - t * exp2_approx(exponent);
 }
 
 // Activation of backend.h by number, of a result that is rounded to T; see reference::activate.

@@ -255,7 +255,7 @@ inline Vector multiply_words(Vector a, Vector b, Vector c) {
 // and g++ 12 then moves sums through memory at every step of k.)
 template <int VECTORS>
 struct Finish {
-  explicit Finish(const TileArguments& tile) : arguments(tile) {
+  explicit Finish(const TileArguments& tile) : row_end(tile.row_end), row_step(tile.a_step) {
     const __m512i low = _mm512_set1_epi32(127);
     for (int v = 0; v < VECTORS; ++v) {
       const __m512i sums = _mm512_loadu_si512(tile.column_sums + v * kLanes);
@@ -265,14 +265,15 @@ struct Finish {
     }
   }
   Vector operator()(int row, int v, Vector sum) const {
-    const Word* end = arguments.row_end + row * arguments.a_step;
+    const Word* end = row_end + row * row_step;
     const __m512i lacking =
         _mm512_madd_epi16(_mm512_castps_si512(broadcast_word(end + kInt8LeastHalves)),
                           _mm512_castps_si512(halves[v]));
     const __m512i exact = _mm512_add_epi32(_mm512_castps_si512(sum), lacking);
     return _mm512_cvtepi32_ps(exact) * (broadcast_word(end) * scales[v]);
   }
-  const TileArguments& arguments;
+  const Word* row_end;
+  std::int64_t row_step;
   Vector halves[static_cast<std::size_t>(VECTORS)];
   Vector scales[static_cast<std::size_t>(VECTORS)];
 };

@@ -57,11 +57,10 @@ inline std::byte* int8_row(const Operand& x, std::int64_t row) {
   return static_cast<std::byte*>(x.data) + row * Int8::stride(x.width) * std::int64_t{sizeof(Word)};
 }
 
-// Quantises a row whose range is known.
 template <class Int8, class Element>
-inline void quantize_row(const Element* x, std::int64_t width, const Int8Range& range,
-                         std::byte* out) {
+inline void quantize_row(const Element* x, std::int64_t width, std::byte* out) {
   constexpr auto kSteps = static_cast<float>(reference::kInt8Steps);
+  const Int8Range range = range_of(x, width);
   const float least = lowest(range.least);
   const float scale = highest(range.most) / kSteps - least / kSteps;
   const bool zeros = scale < reference::kInt8Least / kSteps;  // false of a NaN
@@ -76,11 +75,6 @@ inline void quantize_row(const Element* x, std::int64_t width, const Int8Range& 
   const std::int64_t end = scale_word(width, Int8::kOperandBytes) * std::int64_t{sizeof(Word)};
   std::memset(out + used, 0, static_cast<std::size_t>(end - used));
   std::memcpy(out + end, &row_end, sizeof(row_end));
-}
-
-template <class Int8, class Element>
-inline void quantize_row(const Element* x, std::int64_t width, std::byte* out) {
-  quantize_row<Int8>(x, width, range_of(x, width), out);
 }
 
 // The numbers that a row of an int8 operand stands for.
@@ -99,11 +93,14 @@ inline void read_int8_row(const std::byte* row, std::int64_t width, double* out)
 // of row and column.
 template <int VECTORS>
 struct Int8Finish {
-  explicit Int8Finish(const TileArguments& tile) : arguments(tile) {}
+  explicit Int8Finish(const TileArguments& tile)
+      : scales(tile.column_scales), row_end(tile.row_end), row_step(tile.a_step) {}
   Vector operator()(int row, int v, Vector sum) const {
-    if (arguments.column_scales == nullptr) return sum;
-    const float row_scale = load_unaligned<float>(arguments.row_end + row * arguments.a_step, 0);
-    return whole_numbers(sum) * (broadcast(row_scale) * load(arguments.column_scales + v * kLanes));
+    if (scales == nullptr) return sum;
+    const float row_scale = load_unaligned<float>(row_end + row * row_step, 0);
+    return whole_numbers(sum) * (broadcast(row_scale) * load(scales + v * kLanes));
   }
-  const TileArguments& arguments;
+  const float* scales;
+  const Word* row_end;
+  std::int64_t row_step;
 };

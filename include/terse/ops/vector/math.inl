@@ -70,18 +70,17 @@ inline Vector gelu_erf(Vector x) {
 }
 
 // The same for a result that is rounded to bf16 or int8 anyway: to a relative 2^-11, without a
-// division. R is a polynomial of t up to 6, where the tail is 1e-9 and stays; the power of two one
-// of degree 3 (least squares on Chebyshev nodes, weights raised where the error is largest).
+// division. log2 Phi(-t) is nearly a parabola: a polynomial of degree 5 for t up to 6, where
+// Phi(-t) is 1e-9 and stays, and 2^x one of degree 3 (least squares on Chebyshev nodes, weights
+// raised where the error is largest).
 inline Vector gelu_erf_rounded(Vector x) {
-  constexpr float kTail[] = {2.67271889e-06f,  -7.91124694e-05f, 1.00868987e-03f,
-                             -7.30703957e-03f, 3.36005352e-02f,  -1.04830176e-01f,
-                             2.34722391e-01f,  -3.95440459e-01f, 4.99852479e-01f};
+  constexpr float kExponent[] = {-2.0168451e-04f,  4.46760748e-03f, -4.28327397e-02f,
+                                 -4.72785681e-01f, -1.14439964f,    -1.00053179f};
   constexpr float kPower[] = {5.51716611e-02f, 2.42611125e-01f, 6.93260968e-01f, 9.99928057e-01f};
   const Vector t = minimum(broadcast(6.0f), absolute(x));
-  const Vector exponent = t * t * broadcast(-kLog2E / 2);
+  const Vector exponent = polynomial(t, kExponent);
   const Vector whole = nearest_integer(exponent);
-  const Vector power = times_power_of_two(polynomial(exponent - whole, kPower), whole);
-  const Vector tail = power * polynomial(t, kTail);
+  const Vector tail = times_power_of_two(polynomial(exponent - whole, kPower), whole);
   return maximum(zero(), x) - t * tail;
 }
 

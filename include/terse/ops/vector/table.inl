@@ -316,10 +316,9 @@ struct Ops {
     write_operand_row(norm, x, out.width, operand_row(out, row));
   }
 
-  // An int8 row is written when its last column is there: until then its columns and its range are
-  // kept.
+  // An int8 row is written when its last column is there: until then its columns are kept.
   static std::int64_t kept_floats(const Operand& out) {
-    return out.dtype == DType::i8 ? out.width + 2 * kLanes : 0;
+    return out.dtype == DType::i8 ? round_up(out.width, kLanes) : 0;
   }
 
   // Columns [first, first + columns) of row i of a block, kLanes of them at a time: values(k),
@@ -331,19 +330,9 @@ struct Ops {
     if constexpr (kHasInt8) {
       if (out.dtype == DType::i8) {
         float* kept = block.kept + i * kept_floats(out);
-        float* kept_range = kept + out.width;
-        Int8Range range = Int8Range::of_zeros();
-        if (first > 0) range = {load(kept_range), load(kept_range + kLanes)};
-        each_group(columns, [&](std::int64_t k, std::int64_t n) {
-          const Vector y = values(k);
-          store(kept + first + k, y, n);
-          range.add(y);
-        });
-        if (complete) {
-          return quantize_row<Int8>(kept, out.width, range, int8_row<Int8>(out, block.row + i));
-        }
-        store(kept_range, range.least);
-        store(kept_range + kLanes, range.most);
+        each_group(columns,
+                   [&](std::int64_t k, std::int64_t n) { store(kept + first + k, values(k), n); });
+        if (complete) quantize_row<Int8>(kept, out.width, int8_row<Int8>(out, block.row + i));
         return;
       }
     }

@@ -13,17 +13,24 @@ inline void multiply_tile(const TileArguments& arguments) {
   const std::int64_t row_step = ADJACENT ? 1 : arguments.a_step;
   const std::int64_t k_step = ADJACENT ? arguments.a_step : 1;
   // Three rows per pointer: base, base + step, base + 2 step are one addressing mode each.
-  for (int row = 0; row < ROWS; row += 3) a[row / 3] = arguments.a + row * row_step;
+  // One after the other: g++ makes scattered stores of products with `row`.
+  a[0] = arguments.a;
+#pragma GCC unroll 16
+  for (int i = 1; 3 * i < ROWS; ++i) a[i] = a[i - 1] + 3 * row_step;
   const Word* b = arguments.b;
   const std::int64_t second = VECTORS == 1 ? 0 : arguments.b_second;
+  // A copy: for all the compiler knows, storing a sum might change the arguments. And rows of C one
+  // after the other, else it computes all their addresses first and runs out of registers.
+  const std::int64_t c_step = arguments.c_step;
   Vector sums[static_cast<std::size_t>(ROWS)][static_cast<std::size_t>(VECTORS)];
+  const float* from = arguments.c;
 #pragma GCC unroll 16
   for (int row = 0; row < ROWS; ++row) {
 #pragma GCC unroll 2
     for (int v = 0; v < VECTORS; ++v) {
-      sums[row][v] =
-          arguments.accumulate ? load(arguments.c + row * arguments.c_step + v * kLanes) : zero();
+      sums[row][v] = arguments.accumulate ? load(from + v * kLanes) : zero();
     }
+    from += c_step;
   }
   const std::byte* prefetch = arguments.prefetch;
   const std::int64_t prefetch_step = arguments.prefetch_step;
@@ -45,12 +52,12 @@ inline void multiply_tile(const TileArguments& arguments) {
     b += arguments.b_step;
   }
   const Finish<VECTORS> finish(arguments);
+  float* to = arguments.c;
 #pragma GCC unroll 16
   for (int row = 0; row < ROWS; ++row) {
 #pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) {
-      store(arguments.c + row * arguments.c_step + v * kLanes, finish(row, v, sums[row][v]));
-    }
+    for (int v = 0; v < VECTORS; ++v) store(to + v * kLanes, finish(row, v, sums[row][v]));
+    to += c_step;
   }
 }
 

@@ -55,13 +55,14 @@ class Bench {
   const terse::Backend& backend() const { return backend_; }
   double tokens() const { return static_cast<double>(batch_.total_tokens()); }
   double row_bytes() const { return static_cast<double>(width_) * sizeof(float); }
-  terse::Operand operand(std::int64_t width) {
+  terse::Operand operand(std::int64_t width, terse::DType dtype) {
     auto memory = std::make_shared<terse::AlignedBuffer>(
-        backend_.operand_bytes(batch_.total_tokens(), width, backend_.compute));
+        backend_.operand_bytes(batch_.total_tokens(), width, dtype));
     memory_.push_back(memory);
     std::fill_n(memory->as<char>(), memory->size(), 0);
-    return {memory->data(), batch_.total_tokens(), width, backend_.compute};
+    return {memory->data(), batch_.total_tokens(), width, dtype};
   }
+  terse::Operand operand(std::int64_t width) { return operand(width, backend_.compute); }
 
   void embed() {
     const terse::EmbedSpec spec{&table_, nullptr, nullptr, 1, &norm_};
@@ -90,14 +91,13 @@ class Bench {
  private:
   void take() {
     const std::int64_t rows = batch_.total_tokens();
-    const auto operand = [&](std::int64_t width) {
-      const terse::DType dtype = backend_.compute;
+    const auto operand = [&](std::int64_t width, terse::DType dtype) {
       return terse::Operand{context_.arena.take(backend_.operand_bytes(rows, width, dtype)), rows,
                             width, dtype};
     };
     residual_ = terse::make_residual(context_, rows, width_);
-    operand_ = operand(width_);
-    attended_ = operand(attention_.heads * attention_.head_dim);
+    operand_ = operand(width_, backend_.compute);
+    attended_ = operand(attention_.heads * attention_.head_dim, backend_.sensitive);
     inputs_ = terse::make_attention_inputs(context_, batch_, attention_);
   }
 
@@ -119,12 +119,12 @@ class Bench {
 
 terse::AttentionShape heads_of(std::int64_t width) { return {width / 64, width / 64, 64}; }
 
-// Arguments: width.
+// Arguments: width. What attention has written, as in a model.
 void linear_add(benchmark::State& state, terse::DType dtype) {
   const std::int64_t width = state.range(0);
   Bench bench(dtype, 16, 128, width, heads_of(width));
   const terse::Linear weight = bench.linear(terse::LinearKind::plain, {width}, width, 3);
-  const terse::Operand in = bench.operand(width);
+  const terse::Operand in = bench.operand(width, bench.backend().sensitive);
   const double operations = 2.0 * bench.tokens() * static_cast<double>(width * width);
   measure(state, bench.backend(), operations, 0, [&] { bench.add(in, weight); });
 }
@@ -208,7 +208,7 @@ void register_all() {
                                                       {"project_qkv", project_qkv},
                                                       {"norm", norm},
                                                       {"embed", embed}};
-  for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16}) {
+  for (const terse::DType dtype : {terse::DType::f32, terse::DType::bf16, terse::DType::i8}) {
     const auto add = [&](const char* name, Run run) {
       return benchmark::RegisterBenchmark(
           (std::string(name) + "/" + terse::dtype_name(dtype)).c_str(),

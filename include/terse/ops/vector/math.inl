@@ -69,13 +69,14 @@ inline Vector gelu_erf(Vector x) {
   return select_less(x, zero(), zero() - product, x - product);
 }
 
-// The same for a result that is rounded to bf16 or int8 anyway: to a relative 2^-11, without a
-// division. log2 Phi(-t) is nearly a parabola: a polynomial of degree 5 for t up to 6, where
+// The same for a result that is rounded to bf16 or int8 anyway: to a relative 2^-13, without a
+// division. log2 Phi(-t) is nearly a parabola: a polynomial of degree 6 for t up to 6, where
 // Phi(-t) is 1e-9 and stays, and 2^x one of degree 3 (least squares on Chebyshev nodes, weights
 // raised where the error is largest).
 inline Vector gelu_erf_rounded(Vector x) {
-  constexpr float kExponent[] = {-2.0168451e-04f,  4.46760748e-03f, -4.28327397e-02f,
-                                 -4.72785681e-01f, -1.14439964f,    -1.00053179f};
+  constexpr float kExponent[] = {2.29900634e-05f,  -6.11100055e-04f, 7.19556585e-03f,
+                                 -5.11853360e-02f, -4.61271912e-01f, -1.15017426f,
+                                 -1.00006473f};
   constexpr float kPower[] = {5.51716611e-02f, 2.42611125e-01f, 6.93260968e-01f, 9.99928057e-01f};
   const Vector t = minimum(broadcast(6.0f), absolute(x));
   const Vector exponent = polynomial(t, kExponent);

@@ -233,18 +233,32 @@ TEST_CASE("rows of a query are planned together, their opening counted once") {
   using Groups = std::vector<std::vector<std::size_t>>;
   const std::vector<terse::ScheduledRow> rows = {
       {20, 0, 1, 8}, {30, 0, 2, 8}, {22, 0, 1, 8}, {26, 0, 2, 8}, {24, 1, 1, 8}};
-  CHECK(terse::plan_groups(rows, 48) == Groups{{1, 3}, {2, 0}, {4}});
-  CHECK(terse::plan_groups(rows, 1000) == Groups{{1, 3, 2, 0}, {4}});
-  CHECK(terse::plan_groups(rows, 1) == Groups{{1}, {3}, {4}, {2}, {0}});
-  CHECK(terse::group_budget(0, rows, 4) == terse::kGroupTokens);
+  CHECK(terse::plan_groups(rows, {48}) == Groups{{1, 3}, {2, 0}, {4}});
+  CHECK(terse::plan_groups(rows, {1000}) == Groups{{1, 3, 2, 0}, {4}});
+  CHECK(terse::plan_groups(rows, {1}) == Groups{{1}, {3}, {4}, {2}, {0}});
+  CHECK(terse::group_budget(0, rows, 4).most == terse::kGroupTokens);
   // 2,048 tokens and an opening of 74 are one group, not one of 15 rows and one of a single row.
   const std::vector<terse::ScheduledRow> sixteen(16, {202, 0, 1, 74});
-  CHECK(terse::group_budget(0, sixteen, 2) == 2048 + 74);
-  CHECK(terse::plan_groups(sixteen, 2048 + 74).size() == 1);
+  CHECK(terse::group_budget(0, sixteen, 2).most == 2048 + 74);
+  CHECK(terse::plan_groups(sixteen, {2048 + 74}).size() == 1);
   const std::vector<terse::ScheduledRow> encoder_rows = {{20, 0}, {40, 0}};
-  CHECK(terse::group_budget(0, encoder_rows, 4) == 15 + 15);
+  CHECK(terse::group_budget(0, encoder_rows, 4).most == 15 + 15);
   // 15,000 tokens after the openings are four rounds of two groups: 1,875 each, half a row to
   // spare, and an opening of its own.
   const std::vector<terse::ScheduledRow> many_rows(100, {200, 0, 1, 50});
-  CHECK(terse::group_budget(0, many_rows, 2) == 1875 + 75 + 50);
+  CHECK(terse::group_budget(0, many_rows, 2).most == 1875 + 75 + 50);
+}
+
+TEST_CASE("rows that share nothing are planned by what they cost") {
+  // Attention makes 512 tokens cost as much as 640 of short rows, and 100 as 104.
+  std::vector<terse::ScheduledRow> rows(4, {512});
+  rows.insert(rows.end(), 24, {100});
+  const terse::GroupBudget budget = terse::group_budget(0, rows, 2);
+  CHECK(budget.of_cost);
+  CHECK(budget.most == (4 * 640 + 24 * 104) / 4 + 90);  // two rounds of two groups, half a row more
+  std::vector<std::size_t> sizes;
+  for (const auto& group : terse::plan_groups(rows, budget)) sizes.push_back(group.size());
+  CHECK(sizes == std::vector<std::size_t>{13, 2, 2, 11});
+  CHECK_FALSE(terse::group_budget(500, rows, 2).of_cost);
+  CHECK(terse::plan_groups(rows, terse::group_budget(500, rows, 2)).size() == 4 + 5);
 }

@@ -376,7 +376,7 @@ class BasicReranker {
     }
   }
 
-  std::int64_t budget(std::span<const ScheduledRow> rows) const {
+  GroupBudget budget(std::span<const ScheduledRow> rows) const {
     return group_budget(batch_tokens_, rows, threads_,
                         even_tokens(contexts_->backend(), model_->info().hidden_size));
   }

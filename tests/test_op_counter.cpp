@@ -14,6 +14,7 @@
 #include "terse/flops.h"
 #include "terse/ops/backends.h"
 #include "terse/ops/op_counter.h"
+#include "terse/ops/panels.h"
 #include "terse/rerank.h"
 
 namespace {

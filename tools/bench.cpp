@@ -25,6 +25,7 @@
 #include "terse/flops.h"
 #include "terse/models/model_files.h"
 #include "terse/ops/backends.h"
+#include "terse/ops/panels.h"
 #include "terse/ops/probe.h"
 #ifdef TERSE_WITH_CUDA
 #include "terse/ops/cuda_probe.h"

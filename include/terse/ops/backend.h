@@ -276,7 +276,7 @@ struct Backend {
   // project_qkv and attention in one, for the rows of spec.selection alone and where nothing
   // rotates or hides a key: the rule is AttentionRule{}, no sequence has a prefix. `queries` is
   // memory as for project_qkv, x and qkv are of the sensitive type. Null in a backend that has no
-  // shorter way than those two; see attends_selected().
+  // shorter way than those two; see attends_selected() in ops/panels.h.
   void (*attend_selected)(Context&, const Batch&, const Operand& x, const Linear& qkv,
                           const ProjectSpec& spec, AttentionInputs queries, Operand out) = nullptr;
   // x (rows, out_features) is read and written; out may be null.
@@ -323,11 +323,6 @@ void fill_ops(Backend& backend) {
   backend.clear_residual = Ops::clear_residual;
   backend.read_residual = Ops::read_residual;
   backend.read_operand = Ops::read_operand;
-}
-
-// Whether heads of that shape may be given to attend_selected: those that are whole panels.
-inline bool attends_selected(const Backend& backend, const AttentionShape& shape) {
-  return backend.attend_selected != nullptr && shape.head_dim % 16 == 0;
 }
 
 // Columns of what `head` writes for rows of the given width.

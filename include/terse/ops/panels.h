@@ -53,6 +53,12 @@ constexpr std::int64_t operand_stride(std::int64_t width, std::size_t element_by
   return (ceil_div(words_of(width, element_bytes), 16) | 1) * 16;
 }
 
+// Whether heads of that shape may be given to the backend's attend_selected: those that are whole
+// panels.
+inline bool attends_selected(const Backend& backend, const AttentionShape& shape) {
+  return backend.attend_selected != nullptr && shape.head_dim % kPanelColumns == 0;
+}
+
 // Which row of which part each column of a weight's panels is: all parts one after another; of a
 // gated weight even panels are gate, odd ones up.
 class PanelColumns {

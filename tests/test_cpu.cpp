@@ -9,6 +9,8 @@
 
 #include "support.h"
 #include "terse/cpu.h"
+#include "terse/dtype.h"
+#include "terse/ops/backends.h"
 
 using terse::Isa;
 using terse_test::error_class_of;
@@ -106,4 +108,19 @@ TEST_CASE("TERSE_MAX_ISA caps the choice and refuses other words") {
   }
   const MaxIsa cap("fastest");
   CHECK(error_class_of([] { terse::best_isa(); }) == "range");
+}
+
+TEST_CASE("products without a type are bf16 where an instruction multiplies it, else f32") {
+  for (const Isa isa : kAll) {
+    if (!terse::isa_available(isa)) continue;
+    CAPTURE(terse::isa_name(isa));
+    const bool multiplies =
+        isa == Isa::amx || (isa == Isa::avx512 && terse::cpu_features().avx512_bf16);
+    const terse::DType expected = multiplies ? terse::DType::bf16 : terse::DType::f32;
+    const terse::Backend& chosen = terse::choose_backend(isa, std::nullopt);
+    CHECK(chosen.isa == isa);
+    CHECK(chosen.compute == expected);
+    const MaxIsa cap(terse::isa_name(isa));
+    CHECK(&terse::choose_backend(std::nullopt, std::nullopt) == &chosen);
+  }
 }

@@ -139,7 +139,9 @@ struct Small {
                    {"vocab_size", 600},
                    {"max_position_embeddings", 66}});
     terse::write_synthetic_model(model(), config.dump(), {});
-    terse::pack_model(model(), path());
+    terse::PackOptions options;
+    options.load = in(terse::DType::f32);
+    terse::pack_model(model(), path(), options);
   }
   std::filesystem::path model() const { return folder.path() / "model"; }
   std::filesystem::path path() const { return folder.path() / "model.terse"; }
@@ -398,7 +400,7 @@ TEST_CASE("unpacking panels gives the weights they were made of") {
 // A table without adopt_linear gets the weights back as rows.
 TEST_CASE("a packed model runs on the reference table") {
   const Small small;
-  terse::LoadOptions options;
+  terse::LoadOptions options = in(terse::DType::f32);
   options.isa = terse::Isa::reference;
   const auto folder = terse::Reranker::load(small.model(), options);
   const auto packed = terse::Reranker::load(small.path(), options);

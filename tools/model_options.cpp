@@ -52,7 +52,7 @@ void ModelOptions::add(CLI::App& app) {
              "Where to compute [auto: on a GPU if there is one]")
       ->each([this](const std::string&) { device_given_ = true; });
   add_choice(app, "--dtype", load.dtype, kDTypes,
-             "Type of products [auto: f32, the only one that keeps the reference's scores]");
+             "Type of products [auto: bf16 where the processor multiplies it, else f32]");
   add_choice(app, "--isa", load.isa, kIsas, "Instruction set [auto: the best of this machine]");
   app.add_option("--batch-tokens", load.batch_tokens,
                  "Tokens computed together, at most [0: fits the caches]")

@@ -17,8 +17,8 @@
 namespace terse {
 
 // The op table of an instruction set (unset: the best of this machine) for a type of products
-// (unset: f32, which keeps the reference's scores). Throws Error(unsupported) if the machine lacks
-// the instruction set or the table lacks the type.
+// (unset: bf16 where an instruction multiplies it, else f32; docs/precision.md says why). Throws
+// Error(unsupported) if the machine lacks the instruction set or the table lacks the type.
 #ifdef TERSE_COMPILED
 const Backend& choose_backend(std::optional<Isa> isa, std::optional<DType> dtype);
 const Backend& choose_cuda_backend(std::optional<DType> dtype);

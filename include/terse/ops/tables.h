@@ -24,10 +24,19 @@
 
 namespace terse::detail {
 
+// The type that products take on their own: bf16 where an instruction multiplies it, which errs no
+// more than the reference does in bf16 (docs/accuracy.md); elsewhere it would only cost digits.
+inline DType automatic_dtype(std::optional<Isa> isa) {
+  const Isa wanted = isa ? require_isa(*isa) : best_isa();
+  const bool multiplies =
+      wanted == Isa::amx || (wanted == Isa::avx512 && cpu_features().avx512_bf16);
+  return multiplies ? DType::bf16 : DType::f32;
+}
+
 // See choose_backend. Types that no fast table has (f64, f16) are the reference's.
 template <class = void>
 const Backend& find_table(std::optional<Isa> isa, std::optional<DType> dtype) {
-  const DType compute = dtype.value_or(DType::f32);
+  const DType compute = dtype ? *dtype : automatic_dtype(isa);
   const bool fast = compute == DType::f32 || compute == DType::bf16 || compute == DType::i8;
   const Isa wanted = isa ? require_isa(*isa) : fast ? best_isa() : Isa::reference;
 #if defined(__x86_64__)
@@ -39,11 +48,11 @@ const Backend& find_table(std::optional<Isa> isa, std::optional<DType> dtype) {
   return eigen::backend(compute);
 }
 
-// The table of the CUDA devices, f32 if no type is asked for. Throws Error: device, unsupported.
+// The table of the CUDA devices, bf16 if no type is asked for. Throws Error: device, unsupported.
 template <class = void>
 const Backend& find_cuda_table([[maybe_unused]] std::optional<DType> dtype) {
 #ifdef TERSE_WITH_CUDA
-  return cuda::backend(dtype.value_or(DType::f32));
+  return cuda::backend(dtype.value_or(DType::bf16));
 #else
   fail(ErrorClass::device, "this program was built without CUDA");
 #endif

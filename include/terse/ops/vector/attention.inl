@@ -2,10 +2,11 @@
 // running maximum and sum (Dao et al. 2022, arXiv:2205.14135). Included once per instruction set,
 // see ops/avx512.h.
 //
-// Queries are the lanes: S^T = K Q^T and O^T += V^T P^T, so that keys and values are read where
-// they lie, a softmax is arithmetic between vectors, and no query's bits depend on its neighbours.
-// Under grouped queries the heads that share a key head are lanes of one tile. Scratch memory does
-// not grow with the length.
+// Queries are the lanes of S^T = K Q^T and the rows of O += P V: P^T, which a softmax between
+// vectors leaves, is read across for that, so that keys and values are taken where they lie,
+// nothing is transposed but the queries, and no query's bits depend on its neighbours. Under
+// grouped queries the heads that share a key head are lanes of one tile. Scratch memory does not
+// grow with the length.
 
 template <class Products>
 class AttentionTile {
@@ -27,8 +28,9 @@ class AttentionTile {
         layout_(layout),
         rule_(rule),
         head_words_(layout.stride() / kPerWord),
+        output_step_(round_up(layout.stride(), kLanes)),
         parts_(rule.causal ? 2 : 1) {
-    const std::int64_t part = round_up(layout.stride(), kLanes) * kTileQueries;
+    const std::int64_t part = output_step_ * kTileQueries;
     queries_ = scratch;
     output_ = queries_ + part;
     scores_ = output_ + part;
@@ -47,10 +49,11 @@ class AttentionTile {
 
   // Attention of one tile, written to rows of `out`, out_step elements apart.
   void run(const Lanes& lanes, Element* out, std::int64_t out_step) {
-    vectors_ = ceil_div(lanes.count, kLanes);
+    count_ = lanes.count;
+    vectors_ = ceil_div(count_, kLanes);
+    begun_ = false;
     load_queries(lanes);
     find_seen_range(lanes);
-    std::fill(output_, scores_, 0.0f);
     for (auto& softmax : softmax_) softmax = RunningSoftmax<Products>();
     const std::int32_t prefix = batch_.prefix_of(lanes.sequence);
     std::int64_t position = 0;
@@ -59,6 +62,7 @@ class AttentionTile {
       position = batch_.length(prefix);
     }
     walk_keys(KeyRows(batch_, lanes.sequence), lanes.kv_head, position);
+    if (!begun_) std::fill(output_, scores_, 0.0f);
     write(lanes, out, out_step);
   }
 
@@ -66,14 +70,15 @@ class AttentionTile {
   // queries_ [head_words][kTileQueries]; lanes past the last repeat it.
   void load_queries(const Lanes& lanes) {
     for (std::int64_t v = 0; v < vectors_; ++v) {
-      const Word* from[kLanes];
-      for (int i = 0; i < kLanes; ++i) {
-        const auto lane = std::min(v * kLanes + i, lanes.count - 1);
-        from[i] = reinterpret_cast<const Word*>(layout_.query(lanes.rows[lane], lanes.heads[lane]));
-      }
       each_group(head_words_, [&](std::int64_t word, std::int64_t count) {
         Vector values[kLanes];
-        for (int i = 0; i < kLanes; ++i) values[i] = load_words(from[i] + word, count);
+        // Addresses one at a time: of an array of them g++ makes vectors, and takes those apart.
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) {
+          const auto lane = std::min(v * kLanes + i, count_ - 1);
+          const Element* query = layout_.query(lanes.rows[lane], lanes.heads[lane]);
+          values[i] = load_words(reinterpret_cast<const Word*>(query) + word, count);
+        }
         transpose(values);
         for (std::int64_t i = 0; i < count; ++i) {
           store(queries_ + (word + i) * kTileQueries + v * kLanes, values[i]);
@@ -129,6 +134,7 @@ class AttentionTile {
       const bool masked = first < highest_first_ || last > lowest_last_;
       for (std::int64_t v = 0; v < vectors_; ++v) add_block(v, count, masked, first);
       multiply_values(layout_.value(keys.value_slot(key), kv_head), count);
+      begun_ = true;
     }
   }
 
@@ -147,26 +153,27 @@ class AttentionTile {
     multiply_rows<Products>(arguments, count, vectors_);
   }
 
-  // output_ (stride, kTileQueries) += values^T probabilities
+  // output_ (queries, output_step_) = or += probabilities values. Columns past the head's are of
+  // whatever follows a row of values, and nobody reads them.
   void multiply_values(const Element* values, std::int64_t count) {
-    for (std::int64_t part = 0; part < (kPerWord == 1 ? 1 : parts_); ++part) {
-      multiply_values(values, count, pairs_ + part * kKeyBlock / 2 * kTileQueries);
-    }
-  }
-
-  void multiply_values(const Element* values, std::int64_t count, const Word* pairs) {
     TileArguments arguments;
-    arguments.a = reinterpret_cast<const Word*>(values);
-    arguments.a_step = layout_.stride();
-    arguments.b = kPerWord == 1 ? reinterpret_cast<const Word*>(scores_) : pairs;
-    arguments.b_step = kTileQueries;
+    arguments.a_step = kTileQueries;
+    arguments.b_step = layout_.stride();
     arguments.b_second = kLanes;
     arguments.k = ceil_div(count, kPerWord);
-    arguments.c = output_;
-    arguments.c_step = kTileQueries;
-    arguments.prefetch = reinterpret_cast<const std::byte*>(arguments.a);
-    arguments.accumulate = true;
-    multiply_rows<Products, true>(arguments, layout_.shape().head_dim, vectors_);
+    arguments.c_step = output_step_;
+    for (std::int64_t part = 0; part < (kPerWord == 1 ? 1 : parts_); ++part) {
+      arguments.a = kPerWord == 1 ? reinterpret_cast<const Word*>(scores_)
+                                  : pairs_ + part * kKeyBlock / 2 * kTileQueries;
+      arguments.accumulate = begun_ || part > 0;
+      for (std::int64_t d = 0; d < output_step_; d += 2 * kLanes) {
+        arguments.b = reinterpret_cast<const Word*>(values) + d;
+        arguments.c = output_ + d;
+        arguments.prefetch = reinterpret_cast<const std::byte*>(arguments.b);
+        multiply_rows<Products, true>(arguments, count_,
+                                      std::min<std::int64_t>(2, (output_step_ - d) / kLanes));
+      }
+    }
   }
 
   // Turns a block of scores into probabilities and brings the output to the new maximum.
@@ -177,10 +184,12 @@ class AttentionTile {
     const Vector factor = softmax_[v].add(
         scores, count,
         [&](std::int64_t key, Vector even, Vector odd) { keep(scores, v, key, even, odd); });
-    if (all_equal(factor, broadcast(1.0f))) return;
-    float* output = output_ + v * kLanes;
-    for (std::int64_t i = 0; i < layout_.shape().head_dim; ++i) {
-      store(output + i * kTileQueries, load(output + i * kTileQueries) * factor);
+    if (!begun_ || all_equal(factor, broadcast(1.0f))) return;
+    alignas(64) float factors[kLanes];
+    store(factors, factor);
+    float* output = output_ + v * kLanes * output_step_;
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(kLanes, count_ - v * kLanes); ++i) {
+      scale_row(output + i * output_step_, output_step_, factors[i]);
     }
   }
 
@@ -222,25 +231,14 @@ class AttentionTile {
   // masked block may leave or not, into 0.
   void write(const Lanes& lanes, Element* out, std::int64_t out_step) {
     const std::int64_t head_dim = layout_.shape().head_dim;
-    for (std::int64_t v = 0; v < vectors_; ++v) {
-      const Vector inverse = softmax_[v].inverse();
-      const std::int64_t count = std::min<std::int64_t>(kLanes, lanes.count - v * kLanes);
+    alignas(64) float inverses[kTileQueries];
+    for (std::int64_t v = 0; v < vectors_; ++v) store(inverses + v * kLanes, softmax_[v].inverse());
+    for (std::int64_t lane = 0; lane < count_; ++lane) {
+      const float* from = output_ + lane * output_step_;
+      Element* to = out + lanes.out_rows[lane] * out_step + lanes.heads[lane] * head_dim;
+      const Vector inverse = broadcast(inverses[lane]);
       each_group(head_dim, [&](std::int64_t d, std::int64_t n) {
-        Vector values[kLanes];
-        for (int i = 0; i < kLanes; ++i) {
-          if (i >= n) {
-            values[i] = zero();
-          } else {
-            const float* row = output_ + (d + i) * kTileQueries + v * kLanes;
-            values[i] = multiply_add(load(row), inverse, zero());
-          }
-        }
-        transpose(values);
-        for (std::int64_t i = 0; i < count; ++i) {
-          const std::int64_t lane = v * kLanes + i;
-          store(out + lanes.out_rows[lane] * out_step + lanes.heads[lane] * head_dim + d, values[i],
-                n);
-        }
+        store(to + d, multiply_add(load(from + d), inverse, zero()), n);
       });
     }
     const std::int64_t width = layout_.shape().heads * head_dim;
@@ -253,11 +251,14 @@ class AttentionTile {
   const Layout& layout_;
   AttentionRule rule_;
   std::int64_t head_words_;
+  std::int64_t output_step_;  // floats from one query's output to the next
   // bf16 numbers that a probability is the sum of. One rounds it to 8 bits; of the roundings
   // between two layers it is the one that the reference does not do. Decoders, where attention is 1
   // to 2 % of the work, take two: on their small models this takes a quarter off the largest error.
   std::int64_t parts_;
-  std::int64_t vectors_ = 0;
+  std::int64_t count_ = 0;    // queries
+  std::int64_t vectors_ = 0;  // of them
+  bool begun_ = false;        // whether output_ holds anything
   float* queries_;
   float* output_;
   float* scores_;
@@ -326,12 +327,16 @@ struct Attention {
     lanes.sequence = low;
     lanes.kv_head = within / tiles;
     lanes.count = std::min(Tile::kQueries, all - first);
+    const std::int64_t heads = group();
+    std::int64_t row = query_begin(low) + first / heads;
+    std::int64_t head = first % heads;
     for (std::int64_t i = 0; i < lanes.count; ++i) {
-      lanes.out_rows[i] = query_begin(low) + (first + i) / group();
-      lanes.rows[i] = selection == nullptr
-                          ? lanes.out_rows[i]
-                          : selection->rows[static_cast<std::size_t>(lanes.out_rows[i])];
-      lanes.heads[i] = lanes.kv_head * group() + (first + i) % group();
+      lanes.out_rows[i] = row;
+      lanes.rows[i] = selection == nullptr ? row : selection->rows[static_cast<std::size_t>(row)];
+      lanes.heads[i] = lanes.kv_head * heads + head;
+      if (++head < heads) continue;
+      head = 0;
+      ++row;
     }
     return true;
   }

@@ -48,6 +48,7 @@ class AttentionLayout {
  public:
   static constexpr std::int64_t kPerWord =
       static_cast<std::int64_t>(sizeof(Word) / sizeof(Element));
+  static constexpr std::size_t kReach = 64;  // bytes: one vector of AVX-512
 
   AttentionLayout(const Batch& batch, const AttentionShape& attention, void* data)
       : shape_(attention),
@@ -60,9 +61,11 @@ class AttentionLayout {
 
   const AttentionShape& shape() const { return shape_; }
   std::int64_t stride() const { return stride_; }
+  // Vectors of the last values may reach past them, by less than kReach.
   std::size_t bytes() const {
     return static_cast<std::size_t>(values_begin_ + part_elements(shape_.kv_heads * slots_)) *
-           sizeof(Element);
+               sizeof(Element) +
+           kReach;
   }
 
   Element* query(std::int64_t row, std::int64_t head) const {

@@ -27,6 +27,12 @@
 
 namespace terse {
 
+// Words that a core's second-level cache holds; 1 MiB of them where its size is unknown.
+inline std::int64_t second_level_words() {
+  const std::size_t bytes = cache_sizes().l2_bytes;
+  return static_cast<std::int64_t>((bytes == 0 ? std::size_t{1} << 20 : bytes) / sizeof(Word));
+}
+
 // One call of the inner loop, see vector/tile.inl. Strides in words.
 struct TileArguments {
   const Word* a = nullptr;  // element (row, step of k)

@@ -263,12 +263,26 @@ inline const Word* operand_rows(const Operand& in, const ProductRange& range, st
   return copies;
 }
 
-inline constexpr std::int64_t kBlockRows = 192;          // of operand, at most; measured
-inline constexpr std::int64_t kBlockFloats = 128 << 10;  // of the product, about: 512 KiB
-// Of what `finish` keeps of its rows, about: with the operand in the second-level cache where
-// panels are read in place; where they are widened, every block of rows does that again.
+inline constexpr std::int64_t kMostBlockRows = 192;
+
+// Rows that a worker takes through the panels of a range at once, in_step words apart: so many that
+// what they give and what `finish` keeps of them stays in the second-level cache while the panels
+// pass, or 1 MiB of it: twice as many rows gained nothing. Where panels are widened, every block of
+// rows does that again, and more rows are worth more than the cache. The operand may be larger than
+// it: rows are read in order, and blocks small enough to keep them there lost more, measured in
+// f32, to panels that pass more often.
 template <class Products>
-inline constexpr std::int64_t kKeptFloats = Products::kWidened ? 512 << 10 : 192 << 10;
+inline std::int64_t block_rows(const ProductRange& range, [[maybe_unused]] std::int64_t in_step) {
+  const std::int64_t cache = std::min<std::int64_t>(second_level_words(), 256 << 10);
+  std::int64_t rows = cache / 2 / (range.group_panels * kPanelColumns);
+  if (range.kept_floats > 0) {
+    const std::int64_t kept = Products::kWidened ? 2 * cache : cache / 4 * 3;
+    rows = std::min(rows, kept / range.kept_floats);
+  }
+  std::int64_t most = kMostBlockRows;
+  if constexpr (Products::kAmx) most = Products::Scope::block_rows(in_step);
+  return std::clamp<std::int64_t>(rows, kTileRows, most);
+}
 
 // finish(block) for all rows and panels of the range, rows shared among the workers. Source: how
 // the operand is stored, Products themselves or what they quantise.
@@ -277,20 +291,15 @@ inline void each_product_block(Context& context, const Operand& in, const PanelW
                                const ProductRange& range, const Finish& finish) {
   const std::int64_t in_step = Products::stride(in.width);
   const std::int64_t step = range.group_panels * kPanelColumns;
-  const std::int64_t kept_rows =
-      kKeptFloats<Products> / std::max<std::int64_t>(range.kept_floats, 1);
-  std::int64_t most_rows = kBlockRows;
-  if constexpr (Products::kAmx) most_rows = Products::Scope::block_rows(in_step);
-  const std::int64_t block_rows =
-      std::clamp<std::int64_t>(std::min(kBlockFloats / step, kept_rows), kTileRows, most_rows);
+  const std::int64_t rows_at_once = block_rows<Products>(range, in_step);
   const bool copies_rows = range.selection != nullptr || !std::is_same_v<Products, Source>;
-  const std::int64_t copied_words = copies_rows ? block_rows * in_step : 0;
-  std::int64_t y_floats = block_rows * step;
+  const std::int64_t copied_words = copies_rows ? rows_at_once * in_step : 0;
+  std::int64_t y_floats = rows_at_once * step;
   if constexpr (Products::kAmx) {
-    y_floats = Products::Scope::product_floats(block_rows, range.group_panels);
+    y_floats = Products::Scope::product_floats(rows_at_once, range.group_panels);
   }
   const std::int64_t words =
-      y_floats + block_rows * range.kept_floats + kWidenedWords + copied_words;
+      y_floats + rows_at_once * range.kept_floats + kWidenedWords + copied_words;
   context.scratch.reserve(context.threads, static_cast<std::size_t>(words) * sizeof(Word));
   const auto run = [&](std::int64_t begin, std::int64_t end, int worker) {
     [[maybe_unused]] typename Products::Scope scope;
@@ -298,9 +307,9 @@ inline void each_product_block(Context& context, const Operand& in, const PanelW
         [&](std::int64_t panel) { convert_panel<Products::kWeightBytes>(weight, panel); });
     float* y = context.scratch.of<float>(worker);
     float* kept = y + y_floats;
-    auto* widened = reinterpret_cast<Word*>(kept + block_rows * range.kept_floats);
+    auto* widened = reinterpret_cast<Word*>(kept + rows_at_once * range.kept_floats);
     Word* copies = widened + kWidenedWords;
-    const std::int64_t blocks = ceil_div(end - begin, block_rows);
+    const std::int64_t blocks = ceil_div(end - begin, rows_at_once);
     for (std::int64_t block = 0; block < blocks; ++block) {
       const std::int64_t row = begin + (end - begin) * block / blocks;
       const std::int64_t rows = begin + (end - begin) * (block + 1) / blocks - row;

@@ -249,6 +249,33 @@ TEST_CASE("rows of a query are planned together, their opening counted once") {
   CHECK(terse::group_budget(0, many_rows, 2).most == 1875 + 75 + 50);
 }
 
+TEST_CASE("threads share a few long rows rather than leave one of them idle") {
+  terse::Backend backend;
+  const auto plan = [&](const std::vector<terse::ScheduledRow>& rows, int threads,
+                        std::int64_t asked = 0) {
+    return terse::plan_call(backend, 768, asked, rows, threads);
+  };
+  const std::vector<terse::ScheduledRow> three(3, {512});
+  CHECK(terse::share_at_work({{0, 1}, {2}}, three, 2) == doctest::Approx(0.75));
+  CHECK(plan(three, 2).together);
+  CHECK(plan(three, 2).groups.size() == 1);
+  // Four are two for each of two workers; fewer rows than workers are shared in any case.
+  const std::vector<terse::ScheduledRow> four(4, {512});
+  CHECK_FALSE(plan(four, 2).together);
+  CHECK(plan(four, 2).groups.size() == 2);
+  CHECK(plan(four, 16).together);
+  // Groups of a size that was asked for keep it.
+  CHECK(plan(three, 2, 512).groups.size() == 3);
+  CHECK(plan(three, 2, 512).together);
+  // So many that the longest does not matter.
+  std::vector<terse::ScheduledRow> many(100, {150});
+  many.push_back({512});
+  CHECK_FALSE(plan(many, 2).together);
+  CHECK(plan({}, 2).groups.empty());
+  backend.lanes = 1;  // a device
+  CHECK_FALSE(plan(three, 2).together);
+}
+
 TEST_CASE("rows that share nothing are planned by what they cost") {
   // Attention makes 512 tokens cost as much as 640 of short rows, and 100 as 104.
   std::vector<terse::ScheduledRow> rows(4, {512});

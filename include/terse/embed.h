@@ -229,11 +229,10 @@ class BasicEmbedder {
   void run_slice(Call& work, std::span<const std::size_t> rows,
                  std::span<const ScheduledRow> schedule, const CallOptions& call,
                  std::size_t all_rows, const AsideWork& aside) const {
-    const auto groups = plan_groups(
-        schedule, group_budget(batch_tokens_, schedule, threads_,
-                               even_tokens(contexts_->backend(), model_->info().hidden_size)));
+    const CallPlan plan = plan_call(contexts_->backend(), model_->info().hidden_size, batch_tokens_,
+                                    schedule, threads_);
     run_groups(
-        groups, threads_, *contexts_, call, all_rows,
+        plan, threads_, *contexts_, call, all_rows,
         [&](Context& context, std::span<const std::size_t> group) {
           std::vector<std::size_t> members;
           for (const std::size_t row : group) members.push_back(rows[row]);

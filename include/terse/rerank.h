@@ -307,8 +307,8 @@ class BasicReranker {
                  std::size_t next) const {
     const std::size_t first = std::exchange(work.sliced_rows, work.rows.size());
     const auto schedule = view(work.schedule).subspan(first);
-    auto groups = plan_groups(schedule, budget(schedule));
-    for (std::vector<std::size_t>& group : groups) {
+    CallPlan plan = this->plan(schedule);
+    for (std::vector<std::size_t>& group : plan.groups) {
       for (std::size_t& row : group) row += first;
     }
     const AsideWork aside{static_cast<std::int64_t>(next - tokenized), [&](std::int64_t i) {
@@ -316,7 +316,7 @@ class BasicReranker {
                           }};
     const std::size_t left = work.pairs.size() - work.assembled_pairs;
     run_groups(
-        groups, threads_, *contexts_, slice_options(call, first), work.rows.size() + left,
+        plan, threads_, *contexts_, slice_options(call, first), work.rows.size() + left,
         [&](Context& context, std::span<const std::size_t> group) {
           forward(context, work, group);
         },
@@ -376,14 +376,14 @@ class BasicReranker {
     }
   }
 
-  GroupBudget budget(std::span<const ScheduledRow> rows) const {
-    return group_budget(batch_tokens_, rows, threads_,
-                        even_tokens(contexts_->backend(), model_->info().hidden_size));
+  CallPlan plan(std::span<const ScheduledRow> rows) const {
+    return plan_call(contexts_->backend(), model_->info().hidden_size, batch_tokens_, rows,
+                     threads_);
   }
 
   std::vector<CascadeGroup> cascade_groups(const Call& work) const {
     std::vector<CascadeGroup> groups;
-    for (auto& rows : plan_groups(view(work.schedule), budget(view(work.schedule)))) {
+    for (auto& rows : plan(view(work.schedule)).groups) {
       std::vector<const Input*> inputs;
       for (const std::size_t row : rows) inputs.push_back(&work.rows[row].input);
       groups.push_back({std::move(rows), PausedPass(view(inputs), share_prefix_)});
@@ -393,8 +393,13 @@ class BasicReranker {
 
   void run_to_next_exit(const Call& work, std::vector<CascadeGroup>& groups,
                         const CallOptions& call, CascadeResult& result) const {
-    std::vector<std::vector<std::size_t>> tasks(groups.size());
-    for (std::size_t group = 0; group < groups.size(); ++group) tasks[group] = {group};
+    CallPlan tasks;
+    std::vector<std::vector<std::size_t>> documents;
+    for (std::size_t group = 0; group < groups.size(); ++group) {
+      tasks.groups.push_back({group});
+      documents.push_back(groups[group].documents);
+    }
+    tasks.together = work_together(contexts_->backend(), documents, view(work.schedule), threads_);
     run_groups(tasks, threads_, *contexts_, {{}, call.cancel}, groups.size(),
                [&](Context& context, std::span<const std::size_t> task) {
                  CascadeGroup& group = groups[task.front()];

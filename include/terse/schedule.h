@@ -1,6 +1,6 @@
 // How a call's rows become packed groups and how groups share the cores. Two ways, same bits: a
 // worker takes a group through all layers alone (many rows), or all workers share one group (few
-// rows).
+// rows, or rows that do not share out evenly).
 #pragma once
 
 #include <algorithm>
